@@ -1,0 +1,189 @@
+//! A loaded model with the conversation it holds.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use engine::media::{Grid, TileConfig, decode, preprocess};
+use engine::{CachePlan, Content, EncodedImage, Engine, Event, Finished, Known, Limits, Request, Sequence};
+use formats::GenerationConfig;
+use tensor::Device;
+use tokenizer::{ChatFormat, ImageIds, Message, Part, Piece, Role, Tokenizer, encode_segments};
+
+use crate::failure::usage;
+use crate::model;
+
+/// Positions unless asked for more: what most conversations need, and keys and values of it fit small machines.
+const DEFAULT_CONTEXT: usize = 32_768;
+
+/// A model, its tokenizer and a conversation.
+pub struct Chat<D: Device> {
+    name: String,
+    engine: Engine<D>,
+    tokenizer: Tokenizer,
+    format: Option<ChatFormat>,
+    generation: GenerationConfig,
+    end_tokens: Vec<u32>,
+    image_ids: Option<ImageIds>,
+    tiles: Option<TileConfig>,
+    messages: Vec<Message>,
+    images: Vec<(EncodedImage<D::Tensor>, Grid)>,
+    sequence: Sequence<D::Tensor>,
+}
+
+impl<D: Device> Chat<D> {
+    /// Loads the model at `path` onto `dev`, with room for `context` positions.
+    pub fn open(path: &Path, mmproj: Option<&Path>, dev: D, context: Option<usize>) -> Result<Self> {
+        let checkpoint = model::open_checkpoint(path, mmproj)?;
+        if checkpoint.tensors.is_empty() {
+            let message = format!("{} holds no weights, a config alone", path.display());
+            return Err(usage(message, "`puna inspect` shows a config; to run, name the folder or the GGUF file"));
+        }
+        let tokenizer = model::tokenizer_of(&checkpoint)?;
+        let format = model::chat_format(&checkpoint, &tokenizer)?;
+        let text = &checkpoint.config.text;
+        let context = match context {
+            Some(context) if context > text.max_positions => {
+                let message =
+                    format!("--ctx {context} is more than the {} positions of this model", text.max_positions);
+                return Err(usage(message, format!("give at most --ctx {}", text.max_positions)));
+            }
+            Some(0) => return Err(usage("--ctx 0 has no room for a prompt", "give at least --ctx 1")),
+            Some(context) => context,
+            None => text.max_positions.min(DEFAULT_CONTEXT),
+        };
+        let end_tokens = model::end_tokens(&checkpoint, &tokenizer);
+        let (image_ids, tiles) = model::image_settings(&checkpoint, &tokenizer)?.unzip();
+        let loaded = model::load(&dev, &checkpoint)?;
+        model::check_memory(CachePlan::new(&loaded, context)?.bytes, context)?;
+        Ok(Self {
+            name: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+            engine: Engine::new(dev, loaded, context)?,
+            tokenizer,
+            format,
+            generation: checkpoint.generation.clone(),
+            end_tokens,
+            image_ids,
+            tiles,
+            messages: Vec::new(),
+            images: Vec::new(),
+            sequence: Sequence::default(),
+        })
+    }
+
+    /// The model's file or folder name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the model's makers recommend for sampling.
+    pub fn generation(&self) -> &GenerationConfig {
+        &self.generation
+    }
+
+    /// Tokens that end an answer.
+    pub fn end_tokens(&self) -> &[u32] {
+        &self.end_tokens
+    }
+
+    /// Starts the conversation again. What was computed stays, for the next one that begins alike.
+    pub fn clear(&mut self) {
+        self.messages.clear();
+        self.images.clear();
+    }
+
+    /// Adds a user's message, images first; before the first one the system message.
+    pub fn user(&mut self, system: Option<&str>, text: &str, images: &[Vec<u8>]) -> Result<()> {
+        if self.messages.is_empty()
+            && let Some(system) = system
+        {
+            self.messages.push(Message::text(Role::System, system));
+        }
+        let mut content: Vec<Part> = Vec::with_capacity(images.len() + 1);
+        for bytes in images {
+            self.see(bytes)?;
+            content.push(Part::Image);
+        }
+        content.push(Part::Text(text.to_owned()));
+        self.messages.push(Message::new(Role::User, content));
+        Ok(())
+    }
+
+    /// Adds the answer just given.
+    pub fn assistant(&mut self, text: String) {
+        self.messages.push(Message::text(Role::Assistant, text));
+    }
+
+    /// Takes back a message that could not be answered, with its images.
+    pub fn forget_unanswered(&mut self) {
+        if self.messages.last().is_some_and(|message| message.role == Role::User) {
+            self.messages.pop();
+        }
+        let images = |message: &Message| message.content.iter().filter(|part| matches!(part, Part::Image)).count();
+        self.images.truncate(self.messages.iter().map(images).sum());
+    }
+
+    fn see(&mut self, bytes: &[u8]) -> Result<()> {
+        let (Some(vision), Some(config)) = (&self.engine.model().vision, &self.tiles) else {
+            return Err(usage("this model does not take images", "use a model with a vision tower, or give --mmproj"));
+        };
+        let limits = Limits::default();
+        if self.images.len() >= limits.images_per_prompt {
+            let message = format!("more than {} images in one conversation", limits.images_per_prompt);
+            return Err(usage(message, "start again with fewer images"));
+        }
+        let tiles = preprocess(&decode(bytes, &limits).map_err(engine::EngineError::from)?, config);
+        let grid = tiles.grid;
+        self.images.push((engine::encode_image(self.engine.device(), vision, &tiles)?, grid));
+        Ok(())
+    }
+
+    /// The conversation so far as the content of a sequence, ready for an answer.
+    pub fn render(&self) -> Result<Content<D::Tensor>> {
+        let Some(format) = &self.format else {
+            return Err(usage(
+                "this model has no chat format: it was not trained for conversations",
+                "continue a text instead: puna run --raw",
+            ));
+        };
+        let segments = format.render(&self.messages, None, true)?;
+        self.content(&encode_segments(&self.tokenizer, &segments))
+    }
+
+    /// `prompt` as plain text after the start token, images first.
+    pub fn raw(&mut self, prompt: &str, images: &[Vec<u8>]) -> Result<Content<D::Tensor>> {
+        for bytes in images {
+            self.see(bytes)?;
+        }
+        let mut ids: Vec<u32> = self.tokenizer.bos().filter(|_| self.tokenizer.add_bos()).into_iter().collect();
+        ids.extend(self.tokenizer.encode(prompt));
+        let images = (0..images.len()).map(Piece::Image);
+        let bos_len = usize::from(self.tokenizer.bos().is_some_and(|bos| ids.first() == Some(&bos)));
+        let text = ids.split_off(bos_len);
+        let pieces: Vec<Piece> =
+            std::iter::once(Piece::Ids(ids)).chain(images).chain(std::iter::once(Piece::Ids(text))).collect();
+        self.content(&pieces)
+    }
+
+    fn content(&self, pieces: &[Piece]) -> Result<Content<D::Tensor>> {
+        let tokens_per_tile = self.tiles.as_ref().map_or(0, TileConfig::tokens_per_tile);
+        Ok(engine::content(pieces, &self.images, self.image_ids.as_ref(), tokens_per_tile)?)
+    }
+
+    /// Answers `content`; see [`Engine::generate`].
+    pub fn generate(
+        &mut self,
+        content: Content<D::Tensor>,
+        request: &Request,
+        receive: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Finished> {
+        // A text that stands after the end of the context could not be computed anyway.
+        let n_vocab = self.engine.model().decoder.vocab_size();
+        let outside = |known: &Known| matches!(known, Known::Token(id) if *id as usize >= n_vocab);
+        if content.known.iter().any(outside) {
+            let message = format!("the tokenizer makes ids that the model's {n_vocab} embeddings do not have");
+            return Err(anyhow::Error::msg(message)).context("the tokenizer does not belong to this model");
+        }
+        Ok(self.engine.generate(&mut self.sequence, content, request, &self.tokenizer, receive)?)
+    }
+}

@@ -1,0 +1,259 @@
+//! `puna inspect`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use comfy_table::{Table, presets};
+use engine::media::{Size, grid};
+use formats::Checkpoint;
+use formats::config::{Ffn, LayerConfig, ModelConfig};
+use serde_json::{Value, json};
+
+use crate::failure::usage;
+use crate::model;
+use crate::output::line;
+
+/// Show what a model's files hold
+///
+/// Config, parameter counts, layers, tensors, tokenizer, chat template, and what images cost. A config.json alone is
+/// enough for all that does not need weights.
+#[derive(clap::Args)]
+pub struct Inspect {
+    /// A GGUF file, a Hugging Face folder, or a config.json
+    model: PathBuf,
+    /// List every tensor
+    #[arg(long)]
+    tensors: bool,
+    /// List every layer
+    #[arg(long)]
+    layers: bool,
+    /// Print the chat template as it stands in the files
+    #[arg(long)]
+    template: bool,
+    /// What an image of this size in pixels costs; may be given several times
+    #[arg(long, value_name = "WIDTHxHEIGHT")]
+    image_size: Vec<String>,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+    /// A GGUF file with the vision tower
+    #[arg(long, value_name = "FILE")]
+    mmproj: Option<PathBuf>,
+}
+
+impl Inspect {
+    pub fn run(self) -> Result<()> {
+        let checkpoint = model::open_checkpoint(&self.model, self.mmproj.as_deref())?;
+        if self.template {
+            let template = chat_template(&checkpoint)?.context("the files hold no chat template")?;
+            return Ok(line(&template)?);
+        }
+        let sizes = self.image_size.iter().map(|text| parse_size(text)).collect::<Result<Vec<_>>>()?;
+        let costs = image_costs(&checkpoint, &sizes)?;
+        if self.json {
+            return Ok(line(&self.report(&checkpoint, &costs)?.to_string())?);
+        }
+        for (title, value) in facts(&checkpoint)? {
+            line(&format!("{title:<14} {value}"))?;
+        }
+        line("")?;
+        line(&layer_table(&checkpoint.config, self.layers))?;
+        if self.tensors {
+            line(&tensor_table(&checkpoint))?;
+        }
+        if !costs.is_empty() {
+            line(&cost_table(&costs))?;
+        }
+        Ok(())
+    }
+
+    fn report(&self, checkpoint: &Checkpoint, costs: &[Cost]) -> Result<Value> {
+        let tensors: Vec<Value> = checkpoint
+            .tensors
+            .values()
+            .map(|t| json!({ "name": t.name, "type": t.dtype.name(), "shape": t.shape, "bytes": t.bytes.len() }))
+            .collect();
+        let parameters = checkpoint.config.parameters();
+        let facts = facts(checkpoint)?.into_iter().map(|(title, value)| (title.replace(' ', "_"), json!(value)));
+        let layers: Vec<Value> = checkpoint.config.text.layers.iter().map(layer_json).collect();
+        let costs: Vec<Value> = costs.iter().map(Cost::json).collect();
+        Ok(json!({
+            "version": 1,
+            "summary": facts.collect::<serde_json::Map<_, _>>(),
+            "parameters": {
+                "total": parameters.total,
+                "routed_experts": parameters.routed_experts,
+                "vision_tower": parameters.vision_tower,
+                "projector": parameters.projector,
+            },
+            "layers": layers,
+            "tensors": tensors,
+            "images": costs,
+        }))
+    }
+}
+
+fn facts(checkpoint: &Checkpoint) -> Result<Vec<(&'static str, String)>> {
+    let (config, text) = (&checkpoint.config, &checkpoint.config.text);
+    let parameters = config.parameters();
+    let mut facts = vec![
+        ("path", checkpoint.path.display().to_string()),
+        ("files", if checkpoint.is_gguf() { "GGUF".into() } else { "Hugging Face".into() }),
+        ("architecture", format!("{:?}", config.architecture)),
+        ("parameters", thousands(parameters.total)),
+        ("routed experts", thousands(parameters.routed_experts)),
+        ("vision tower", thousands(parameters.vision_tower)),
+        ("projector", thousands(parameters.projector)),
+        ("width", text.hidden_size.to_string()),
+        ("heads", format!("{} of {}, {} for keys and values", text.n_heads, text.head_len, text.n_kv_heads)),
+        ("vocabulary", text.vocab_size.to_string()),
+        ("positions", text.max_positions.to_string()),
+        ("rotation", format!("theta {}, {:?}, {:?}", text.rope.theta, text.rope.scaling, text.pairing)),
+        ("norm", format!("eps {:e}{}", text.rms_eps, if text.qk_norm { ", also on rotated q and k" } else { "" })),
+        ("end tokens", format!("{:?}", text.eos)),
+        ("weights", weights(checkpoint)),
+    ];
+    if let Some(vision) = &config.vision {
+        let (layers, width) = (vision.n_layers, vision.hidden_size);
+        facts.push(("vision", format!("{layers} layers of {width}, tiles of {} pixels", vision.image_size)));
+    }
+    match model::tokenizer_of(checkpoint) {
+        Ok(tokenizer) => facts.push(("tokenizer", format!("{} tokens", tokenizer.vocab_size()))),
+        Err(error) => facts.push(("tokenizer", format!("none: {error}"))),
+    }
+    let template = chat_template(checkpoint)?;
+    facts.push((
+        "chat template",
+        template.map_or("none".into(), |t| format!("{} bytes (--template shows it)", t.len())),
+    ));
+    Ok(facts)
+}
+
+/// The chat template, from its own file or from the tokenizer's.
+fn chat_template(checkpoint: &Checkpoint) -> Result<Option<String>> {
+    model::chat_template(checkpoint, model::tokenizer_of(checkpoint).ok().as_ref())
+}
+
+/// Stored types with their share of the bytes.
+fn weights(checkpoint: &Checkpoint) -> String {
+    let mut bytes_by_type = std::collections::BTreeMap::new();
+    for tensor in checkpoint.tensors.values() {
+        *bytes_by_type.entry(tensor.dtype.name()).or_insert(0usize) += tensor.bytes.len();
+    }
+    let total: usize = bytes_by_type.values().sum();
+    let types: Vec<String> = bytes_by_type
+        .iter()
+        .map(|(name, bytes)| format!("{name} {:.1} %", 100.0 * *bytes as f64 / total.max(1) as f64))
+        .collect();
+    match checkpoint.tensors.len() {
+        0 => "none, a config alone".into(),
+        n => format!("{n} tensors, {} bytes: {}", thousands(total as u64), types.join(", ")),
+    }
+}
+
+fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|g| std::str::from_utf8(g).ok()).collect();
+    groups.join(",")
+}
+
+fn describe(layer: &LayerConfig) -> [String; 3] {
+    let sees = layer.chunk.map_or("everything".to_owned(), |chunk| format!("chunks of {chunk}"));
+    let ffn = match layer.ffn {
+        Ffn::Dense { width } => format!("dense {width}"),
+        Ffn::Moe { width, n_experts, top_k, shared_width } => {
+            format!("{top_k} of {n_experts} experts of {width}, shared {shared_width}")
+        }
+    };
+    [if layer.rotated { "yes" } else { "no" }.to_owned(), sees, ffn]
+}
+
+fn layer_json(layer: &LayerConfig) -> Value {
+    let ffn = match layer.ffn {
+        Ffn::Dense { width } => json!({ "kind": "dense", "width": width }),
+        Ffn::Moe { width, n_experts, top_k, shared_width } => json!({
+            "kind": "moe", "width": width, "experts": n_experts, "top_k": top_k, "shared_width": shared_width,
+        }),
+    };
+    json!({ "rotated": layer.rotated, "chunk": layer.chunk, "ffn": ffn })
+}
+
+/// All layers, or one line for each run of equal ones.
+fn layer_table(config: &ModelConfig, every: bool) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(["layer", "rotated", "sees", "feed-forward"]);
+    let layers = &config.text.layers;
+    let mut begin = 0;
+    while begin < layers.len() {
+        let same = layers[begin..].iter().take_while(|layer| **layer == layers[begin]).count();
+        let n = if every { 1 } else { same };
+        let label = if n == 1 { begin.to_string() } else { format!("{begin}–{}", begin + n - 1) };
+        let [rotated, sees, ffn] = describe(&layers[begin]);
+        table.add_row([label, rotated, sees, ffn]);
+        begin += n;
+    }
+    table.to_string()
+}
+
+fn tensor_table(checkpoint: &Checkpoint) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(["tensor", "type", "shape", "bytes"]);
+    for tensor in checkpoint.tensors.values() {
+        let shape = format!("{:?}", tensor.shape);
+        table.add_row([&tensor.name, tensor.dtype.name(), &shape, &thousands(tensor.bytes.len() as u64)]);
+    }
+    table.to_string()
+}
+
+/// What an image becomes.
+struct Cost {
+    size: Size,
+    rows: usize,
+    cols: usize,
+    tiles: usize,
+    tokens: usize,
+}
+
+/// What images of `sizes` cost, or of a few common sizes if none is named.
+fn image_costs(checkpoint: &Checkpoint, sizes: &[Size]) -> Result<Vec<Cost>> {
+    let Some(config) = model::tile_config(checkpoint)? else {
+        return match sizes {
+            [] => Ok(Vec::new()),
+            _ => Err(usage("this model does not take images", "name a model with a vision tower, or give --mmproj")),
+        };
+    };
+    let common = [(336, 336), (640, 480), (1024, 1024), (1920, 1080), (4000, 3000)];
+    let common: Vec<Size> = common.into_iter().filter_map(|(width, height)| Size::new(height, width)).collect();
+    let cost = |size: &Size| {
+        let grid = grid(*size, &config);
+        let (rows, cols) = (grid.rows, grid.cols);
+        Cost { size: *size, rows, cols, tiles: grid.n_tiles(), tokens: config.n_tokens(grid) }
+    };
+    Ok(if sizes.is_empty() { &common } else { sizes }.iter().map(cost).collect())
+}
+
+impl Cost {
+    fn json(&self) -> Value {
+        json!({
+            "width": self.size.width(), "height": self.size.height(), "rows": self.rows, "columns": self.cols,
+            "tiles": self.tiles, "tokens": self.tokens,
+        })
+    }
+}
+
+fn parse_size(text: &str) -> Result<Size> {
+    let size = text.split_once(['x', '×']).and_then(|(w, h)| Size::new(h.parse().ok()?, w.parse().ok()?));
+    size.ok_or_else(|| {
+        usage(format!("\"{text}\" is no size"), "write it as WIDTHxHEIGHT in pixels: --image-size 1920x1080")
+    })
+}
+
+fn cost_table(costs: &[Cost]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(["image", "rows × columns", "tiles", "tokens"]);
+    for cost in costs {
+        let (size, grid) = (cost.size.to_string(), format!("{}×{}", cost.rows, cost.cols));
+        table.add_row([size, grid, cost.tiles.to_string(), cost.tokens.to_string()]);
+    }
+    table.to_string()
+}

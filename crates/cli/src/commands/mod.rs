@@ -1,0 +1,42 @@
+//! One file a command: its arguments and what it does.
+
+mod completions;
+mod inspect;
+mod run;
+mod tokenize;
+mod trace;
+
+use anyhow::Result;
+
+pub use run::stats;
+
+/// Commands.
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Answer a prompt, or hold a conversation
+    Run(run::Run),
+    /// Show what a model's files hold
+    Inspect(inspect::Inspect),
+    /// Write every intermediate tensor of a forward pass to a file
+    Trace(trace::Trace),
+    /// Show the token ids of a text
+    Tokenize(tokenize::Tokenize),
+    /// Print completions for a shell
+    Completions(completions::Completions),
+}
+
+impl Command {
+    /// Runs the command; `top` is the whole command line's description.
+    ///
+    /// # Errors
+    /// Whatever ended it early; `failure::report` gives the exit code.
+    pub fn run(self, top: &mut clap::Command) -> Result<()> {
+        match self {
+            Self::Run(command) => command.run(),
+            Self::Inspect(command) => command.run(),
+            Self::Trace(command) => command.run(),
+            Self::Tokenize(command) => command.run(),
+            Self::Completions(command) => command.run(top),
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! `puna run`.
+
+use std::io::{IsTerminal, Read};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use cpu::Cpu;
+use engine::sampling::SamplingParams;
+use engine::{Event, FinishReason, Finished, Request};
+use serde_json::json;
+
+use crate::chat::Chat;
+use crate::failure::usage;
+use crate::output::{line, token_bar, write};
+use crate::{model, repl};
+
+/// Answer a prompt, or hold a conversation
+///
+/// The prompt is the argument, or standard input where that is no terminal. A terminal without a prompt gets a
+/// conversation with history and editing.
+#[derive(clap::Args)]
+pub struct Run {
+    /// The prompt
+    prompt: Option<String>,
+    /// A GGUF file or a Hugging Face folder
+    #[arg(short, long, env = "PUNA_MODEL")]
+    model: PathBuf,
+    /// A picture to put before the prompt; may be given several times
+    #[arg(long, value_name = "FILE")]
+    image: Vec<PathBuf>,
+    /// The system message
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// Continue the prompt as plain text, without the model's chat format
+    #[arg(long)]
+    raw: bool,
+    /// A GGUF file with the vision tower, if it does not lie beside the model
+    #[arg(long, value_name = "FILE")]
+    mmproj: Option<PathBuf>,
+    /// Tokens of prompt and answer together; by default what the model allows, at most 32768
+    #[arg(long, value_name = "TOKENS")]
+    ctx: Option<usize>,
+    /// One JSON object with the answer and its counts instead of the text
+    #[arg(long)]
+    json: bool,
+    /// Print token counts and speed to standard error
+    #[arg(long)]
+    stats: bool,
+    #[command(flatten)]
+    sampling: SamplingArguments,
+    #[command(flatten)]
+    device: model::DeviceArguments,
+}
+
+/// How tokens are chosen.
+#[derive(clap::Args, Debug, Clone)]
+#[command(next_help_heading = "Sampling")]
+pub struct SamplingArguments {
+    /// 0 takes the likeliest token; the model's own default if absent
+    #[arg(long, visible_alias = "temperature")]
+    temp: Option<f32>,
+    /// Choose among the K likeliest tokens; 0 for all
+    #[arg(long, value_name = "K")]
+    top_k: Option<u32>,
+    /// Choose among the likeliest tokens that together have probability P
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
+    /// Leave out tokens less likely than P times the likeliest
+    #[arg(long, value_name = "P")]
+    min_p: Option<f32>,
+    /// Divide the logits of tokens seen before; 1 is off
+    #[arg(long, value_name = "X")]
+    repetition_penalty: Option<f32>,
+    /// Subtract X for every time a token stands in the answer
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    frequency_penalty: Option<f32>,
+    /// Subtract X from tokens that stand in the answer
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    presence_penalty: Option<f32>,
+    /// Add X to a token's logit; may be given several times
+    #[arg(long, value_name = "ID=X", value_parser = parse_bias)]
+    logit_bias: Vec<(u32, f32)>,
+    /// The same seed gives the same answer; a new one each time if absent
+    #[arg(long)]
+    seed: Option<u64>,
+    /// A text that ends the answer; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Tokens of the answer at most
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
+}
+
+fn parse_bias(text: &str) -> Result<(u32, f32), String> {
+    let (id, bias) = text.split_once('=').ok_or_else(|| format!("\"{text}\" is not ID=X, such as 1234=-5"))?;
+    let id = id.trim().parse().map_err(|_| format!("\"{id}\" is no token id"))?;
+    let bias = bias.trim().parse().map_err(|_| format!("\"{bias}\" is no number"))?;
+    Ok((id, bias))
+}
+
+impl SamplingArguments {
+    /// The flags over the model's own defaults; greedy where neither says anything.
+    fn request(&self, chat: &Chat<Cpu>) -> Request {
+        let own = chat.generation();
+        let none = SamplingParams::default();
+        let samples = own.do_sample.unwrap_or(false);
+        let sampling = SamplingParams {
+            temperature: self.temp.unwrap_or(if samples { own.temperature.unwrap_or(1.0) } else { 0.0 }),
+            top_k: self
+                .top_k
+                .or(own.top_k.filter(|_| samples).and_then(|k| u32::try_from(k).ok()))
+                .unwrap_or(none.top_k),
+            top_p: self.top_p.or(own.top_p.filter(|_| samples)).unwrap_or(none.top_p),
+            min_p: self.min_p.unwrap_or(none.min_p),
+            repetition_penalty: self.repetition_penalty.or(own.repetition_penalty).unwrap_or(none.repetition_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(none.frequency_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(none.presence_penalty),
+            logit_bias: self.logit_bias.clone(),
+            seed: self.seed.unwrap_or_else(fresh_seed),
+            sample: 0,
+        };
+        Request {
+            sampling,
+            stop: self.stop.clone(),
+            max_tokens: self.max_tokens,
+            end_tokens: chat.end_tokens().to_vec(),
+        }
+    }
+}
+
+/// A seed that differs from run to run; printed with `--json`, so that any answer can be had again.
+fn fresh_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    // 53 bits pass through any JSON reader unchanged.
+    RandomState::new().hash_one(std::process::id()) >> 11
+}
+
+impl Run {
+    pub fn run(self) -> Result<()> {
+        let prompt = self.prompt()?;
+        if prompt.is_none() && (self.json || !self.image.is_empty()) {
+            return Err(usage("there is no prompt", "write one after the flags, or pipe it in"));
+        }
+        let images =
+            self.image.iter().map(|path| std::fs::read(path).with_context(|| format!("reading {}", path.display())));
+        let images = images.collect::<Result<Vec<_>>>()?;
+        let chat = Chat::open(&self.model, self.mmproj.as_deref(), self.device.open(), self.ctx)?;
+        let request = self.sampling.request(&chat);
+        match prompt {
+            Some(prompt) => self.answer(chat, &request, &prompt, &images),
+            None => repl::hold(chat, &request, self.system.as_deref(), self.stats),
+        }
+    }
+
+    /// The prompt, or `None` for a conversation.
+    fn prompt(&self) -> Result<Option<String>> {
+        if let Some(prompt) = &self.prompt {
+            return Ok(Some(prompt.clone()));
+        }
+        if std::io::stdin().is_terminal() {
+            return Ok(None);
+        }
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).context("reading the prompt from standard input")?;
+        // A pipe ends its text with a line break that nobody meant.
+        Ok(Some(text.strip_suffix('\n').map_or(text.clone(), str::to_owned)))
+    }
+
+    fn answer(&self, mut chat: Chat<Cpu>, request: &Request, prompt: &str, images: &[Vec<u8>]) -> Result<()> {
+        let content = if self.raw {
+            chat.raw(prompt, images)?
+        } else {
+            chat.user(self.system.as_deref(), prompt, images)?;
+            chat.render()?
+        };
+        let mut text = String::new();
+        let mut ids = Vec::new();
+        let is_json = self.json;
+        let mut failed = None;
+        let bar = token_bar("reading the prompt", content.known.len());
+        let started = std::time::Instant::now();
+        let mut first = None;
+        let finished = chat.generate(content, request, &mut |event| {
+            let piece = match event {
+                Event::Prefill { n_done, .. } => {
+                    bar.set_position(n_done as u64);
+                    return ControlFlow::Continue(());
+                }
+                Event::Token { id, text, .. } => {
+                    bar.finish_and_clear();
+                    first.get_or_insert_with(|| started.elapsed());
+                    ids.push(id);
+                    text
+                }
+                Event::Tail(text) => text,
+            };
+            text.push_str(piece);
+            match if is_json { Ok(()) } else { write(piece) } {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        if self.json {
+            line(&report(&finished, &text, &ids, request).to_string())?;
+        } else if !text.ends_with('\n') {
+            write("\n")?;
+        }
+        if self.stats {
+            eprintln!("{}", stats(&finished, first.unwrap_or_default(), started.elapsed()));
+        }
+        Ok(())
+    }
+}
+
+fn report(finished: &Finished, text: &str, ids: &[u32], request: &Request) -> serde_json::Value {
+    json!({
+        "version": 1,
+        "text": text,
+        "ids": ids,
+        "finish_reason": match finished.reason {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+            FinishReason::Cancelled => "cancelled",
+        },
+        "seed": request.sampling.seed,
+        "usage": {
+            "prompt_tokens": finished.n_prompt,
+            "cached_tokens": finished.n_cached,
+            "completion_tokens": finished.n_completion,
+        },
+    })
+}
+
+/// One line of counts and speed.
+pub fn stats(finished: &Finished, first: std::time::Duration, total: std::time::Duration) -> String {
+    let n_new = finished.n_prompt - finished.n_cached;
+    let decode = (total.saturating_sub(first)).as_secs_f64();
+    format!(
+        "{n_new} prompt tokens in {:.2} s ({:.1}/s), {} tokens in {decode:.2} s ({:.1}/s)",
+        first.as_secs_f64(),
+        n_new as f64 / first.as_secs_f64().max(1e-9),
+        finished.n_completion,
+        finished.n_completion.saturating_sub(1) as f64 / decode.max(1e-9),
+    )
+}

@@ -1,0 +1,50 @@
+//! `puna tokenize`.
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::model;
+use crate::output::line;
+
+/// Show the token ids of a text
+///
+/// The text is encoded as it stands: no start token, and the spelling of a special token is ordinary text.
+#[derive(clap::Args)]
+pub struct Tokenize {
+    /// The text; standard input if absent
+    text: Option<String>,
+    /// A model (GGUF file or folder), or a tokenizer file alone
+    #[arg(short, long, env = "PUNA_MODEL")]
+    model: PathBuf,
+    /// One object {"ids": [...], "tokens": [...]}
+    #[arg(long)]
+    json: bool,
+}
+
+impl Tokenize {
+    pub fn run(self) -> Result<()> {
+        let tokenizer = model::open_tokenizer(&self.model)?;
+        let text = match self.text {
+            Some(text) => text,
+            None => {
+                let mut text = String::new();
+                std::io::stdin().read_to_string(&mut text)?;
+                text
+            }
+        };
+        let ids = tokenizer.encode(&text);
+        let spell = |id: &u32| tokenizer.token_bytes(*id).map(|b| String::from_utf8_lossy(b).into_owned());
+        let tokens: Vec<String> = ids.iter().map(|id| spell(id).unwrap_or_default()).collect();
+        if self.json {
+            line(&json!({ "ids": ids, "tokens": tokens }).to_string())?;
+        } else {
+            for (id, token) in ids.iter().zip(&tokens) {
+                line(&format!("{id:>7}  {token:?}"))?;
+            }
+        }
+        Ok(())
+    }
+}

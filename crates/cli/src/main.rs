@@ -1,0 +1,28 @@
+//! The `puna` binary: arguments, environment, exit codes, choosing the device.
+
+mod chat;
+mod commands;
+mod failure;
+mod model;
+mod output;
+mod repl;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+/// Llama 4 as an open system: text and images, on ordinary machines.
+#[derive(Parser)]
+#[command(name = "puna", version, about, propagate_version = true, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: commands::Command,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match arguments.command.run(&mut Arguments::command()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure::report(&error),
+    }
+}

@@ -1,0 +1,213 @@
+//! Opening what `-m` names: files, tokenizer, chat format, weights on a device.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use cpu::{Cpu, CpuOptions, Isa};
+use engine::Limits;
+use engine::media::{TileConfig, TileSettings};
+use formats::config::Architecture;
+use formats::gguf::Metadata;
+use formats::{Checkpoint, FormatError, Kind, PreprocessorConfig};
+use llama::Model;
+use tensor::Device;
+use tokenizer::{ChatFormat, ChatTemplate, GgufVocabulary, ImageIds, Llama4Chat, SpecialTokens, Tokenizer};
+
+use crate::failure::{no_memory, usage};
+use crate::output::byte_bar;
+
+/// Which device computes, and how.
+#[derive(clap::Args, Debug, Clone)]
+pub struct DeviceArguments {
+    /// Threads; all cores if absent
+    #[arg(long, env = "PUNA_THREADS", help_heading = "Device")]
+    threads: Option<NonZeroUsize>,
+    /// Instruction set, at most what the machine has; the best if absent
+    #[arg(long, env = "PUNA_ISA", help_heading = "Device", hide = true)]
+    isa: Option<IsaName>,
+}
+
+#[derive(clap::ValueEnum, Debug, Clone, Copy)]
+enum IsaName {
+    Scalar,
+    Avx2,
+}
+
+impl DeviceArguments {
+    /// The CPU device.
+    pub fn open(&self) -> Cpu {
+        let isa = self.isa.map(|isa| match isa {
+            IsaName::Scalar => Isa::Scalar,
+            IsaName::Avx2 => Isa::Avx2,
+        });
+        Cpu::new(CpuOptions { threads: self.threads, isa })
+    }
+}
+
+/// Opens the checkpoint at `path`, with the vision tower from `mmproj` if given.
+pub fn open_checkpoint(path: &Path, mmproj: Option<&Path>) -> Result<Checkpoint> {
+    Ok(match mmproj {
+        Some(mmproj) => Checkpoint::open_with_projector(path, mmproj)?,
+        None => Checkpoint::open(path)?,
+    })
+}
+
+/// Loads all weights, with a progress bar.
+pub fn load<D: Device>(dev: &D, checkpoint: &Checkpoint) -> Result<Model<D>> {
+    let bar = byte_bar("loading", Model::<D>::stored_bytes(checkpoint));
+    let model = Model::load(dev, checkpoint, &mut |n_bytes| bar.inc(n_bytes as u64))
+        .with_context(|| format!("{}", checkpoint.path.display()))?;
+    bar.finish_and_clear();
+    Ok(model)
+}
+
+/// The tokenizer that `path` names: a model's, or a tokenizer file's own.
+pub fn open_tokenizer(path: &Path) -> Result<Tokenizer> {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("model") => from_ranks(path),
+        Some("json") => from_json(path, None),
+        _ => tokenizer_of(&open_checkpoint(path, None)?),
+    }
+}
+
+fn from_ranks(path: &Path) -> Result<Tokenizer> {
+    let bytes = formats::map_file(path)?;
+    Ok(Tokenizer::from_ranks(&path.display().to_string(), &bytes, SpecialTokens::llama4())?)
+}
+
+fn from_json(path: &Path, config: Option<&Path>) -> Result<Tokenizer> {
+    let tokenizer = Tokenizer::from_json(&path.display().to_string(), &formats::map_file(path)?)?;
+    match config {
+        Some(config) => Ok(tokenizer.with_config(&config.display().to_string(), &formats::map_file(config)?)?),
+        None => Ok(tokenizer),
+    }
+}
+
+/// The tokenizer of a checkpoint.
+pub fn tokenizer_of(checkpoint: &Checkpoint) -> Result<Tokenizer> {
+    let files = &checkpoint.tokenizer;
+    match (&checkpoint.kind, &files.tokenizer_json, &files.tokenizer_model) {
+        (Kind::Gguf(metadata), _, _) => Ok(Tokenizer::from_gguf(gguf_vocabulary(metadata)?)?),
+        (_, Some(json), _) => from_json(json, files.tokenizer_config.as_deref()),
+        (_, None, Some(ranks)) => from_ranks(ranks),
+        (_, None, None) => Err(usage(
+            format!("{} has no tokenizer", checkpoint.path.display()),
+            "put tokenizer.json or tokenizer.model beside the weights",
+        )),
+    }
+}
+
+/// The tokenizer's entries of a GGUF file, as they stand there.
+fn gguf_vocabulary(metadata: &Metadata) -> Result<GgufVocabulary> {
+    let strings = |key: &str| -> Result<Vec<String>, FormatError> {
+        let array = metadata.find_array(key)?;
+        Ok(array.and_then(|a| Some(a.strings()?.map(str::to_owned).collect())).unwrap_or_default())
+    };
+    let id = |name: &str| metadata.find_u32(&format!("tokenizer.ggml.{name}_token_id"));
+    let types = metadata.find_array("tokenizer.ggml.token_type")?.and_then(|array| {
+        // A type that does not fit is none that exists; the tokenizer refuses it.
+        Some(array.integers()?.map(|value| i32::try_from(value).unwrap_or(i32::MAX)).collect())
+    });
+    let scores = metadata.find_array("tokenizer.ggml.scores")?.and_then(|array| Some(array.floats()?.collect()));
+    let text = |key: &str| Ok::<_, FormatError>(metadata.find_str(key)?.map(str::to_owned));
+    Ok(GgufVocabulary {
+        file: metadata.file().display().to_string(),
+        model: metadata.get_str("tokenizer.ggml.model")?.to_owned(),
+        pre: text("tokenizer.ggml.pre")?,
+        tokens: strings("tokenizer.ggml.tokens")?,
+        token_types: types.unwrap_or_default(),
+        scores: scores.unwrap_or_default(),
+        merges: strings("tokenizer.ggml.merges")?,
+        bos: id("bos")?,
+        eos: id("eos")?,
+        eot: id("eot")?,
+        eom: id("eom")?,
+        unknown: id("unknown")?,
+        pad: id("padding")?,
+        add_bos: metadata.find_bool("tokenizer.ggml.add_bos_token")?,
+        add_space_prefix: metadata.find_bool("tokenizer.ggml.add_space_prefix")?,
+        chat_template: text("tokenizer.chat_template")?,
+    })
+}
+
+/// The checkpoint's own chat template.
+pub fn chat_template(checkpoint: &Checkpoint, tokenizer: Option<&Tokenizer>) -> Result<Option<String>> {
+    if let Some(path) = &checkpoint.tokenizer.chat_template {
+        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        return Ok(Some(text));
+    }
+    Ok(tokenizer.and_then(Tokenizer::chat_template).map(str::to_owned))
+}
+
+/// How the model wants conversations: Llama 4's format is code; another checkpoint's is its own template. `None` for
+/// models that were not trained for conversations.
+pub fn chat_format(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Result<Option<ChatFormat>> {
+    if checkpoint.config.architecture != Architecture::Llama
+        && let Ok(chat) = Llama4Chat::new(tokenizer)
+    {
+        return Ok(Some(ChatFormat::Llama4(chat)));
+    }
+    Ok(match chat_template(checkpoint, Some(tokenizer))? {
+        Some(template) => Some(ChatFormat::Template(Box::new(ChatTemplate::new(&template, tokenizer)?))),
+        None => None,
+    })
+}
+
+/// Tokens that end an answer: the config's, the generation config's and the tokenizer's own.
+pub fn end_tokens(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Vec<u32> {
+    let files = checkpoint.config.text.eos.iter().chain(&checkpoint.generation.eos).copied();
+    let mut ids: Vec<u32> = files.chain(tokenizer.eos()).chain(tokenizer.eot()).chain(tokenizer.eom()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+/// The tokens of an image block and how images become tiles, for a model with a vision tower.
+///
+/// Without a preprocessor config the published one's values hold, with the tower's own tile and patch.
+pub fn image_settings(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Result<Option<(ImageIds, TileConfig)>> {
+    let Some(tiles) = tile_config(checkpoint)? else { return Ok(None) };
+    Ok(ImageIds::of(tokenizer).map(|ids| (ids, tiles)))
+}
+
+/// How images become tiles; `None` for a model without a vision tower.
+pub fn tile_config(checkpoint: &Checkpoint) -> Result<Option<TileConfig>> {
+    let Some(vision) = &checkpoint.config.vision else { return Ok(None) };
+    let default = PreprocessorConfig::default();
+    let own = checkpoint.preprocessor.as_ref().unwrap_or(&default);
+    let settings = TileSettings {
+        tile: u32::try_from(vision.image_size)?,
+        patch: u32::try_from(vision.patch_size)?,
+        max_tiles: u32::try_from(own.max_tiles)?,
+        ratio: 1.0 / vision.joined_patches() as f32,
+        resize_to_max_canvas: own.resize_to_max_canvas,
+        mean: own.mean,
+        std: own.std,
+        rescale: own.rescale,
+    };
+    Ok(Some(TileConfig::parse(settings, &Limits::default()).map_err(engine::EngineError::from)?))
+}
+
+/// Refuses keys and values that do not fit the memory that is free now.
+///
+/// # Errors
+/// Exit code 3, with the context that would fit.
+pub fn check_memory(cache_bytes: usize, context: usize) -> Result<()> {
+    let Some(free) = available_bytes() else { return Ok(()) };
+    if cache_bytes as u64 <= free {
+        return Ok(());
+    }
+    let fits = (context as u64).saturating_mul(free) / (cache_bytes as u64).max(1);
+    Err(no_memory(
+        format!("keys and values of {context} tokens need {cache_bytes} bytes; {free} bytes of memory are free"),
+        format!("about --ctx {} fits", fits / 1024 * 1024),
+    ))
+}
+
+/// Memory that can be used without swapping, where the system says.
+fn available_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}

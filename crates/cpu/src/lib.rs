@@ -1,0 +1,35 @@
+//! The fast CPU device: packed weights, kernels chosen by instruction set at run time, and a thread pool, behind
+//! [`tensor::Device`].
+//!
+//! Every result equals [`tensor::Reference`]'s to the bit, whatever the instruction set, the number of threads and the
+//! other rows of a step. Three rules make that so: a vector lane is an output row, so no sum is ever folded across
+//! lanes; threads split outputs, never the input K; and all other arithmetic is [`tensor::math`], compiled once for
+//! each instruction set.
+//!
+//! Letters: T rows in this step, K inputs of a linear map, C components of one head.
+
+#![deny(unsafe_op_in_unsafe_fn)]
+
+mod aligned;
+mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod column;
+mod device;
+mod isa;
+mod kernels;
+mod linear;
+mod matrix;
+mod pack;
+mod pool;
+mod routing;
+mod scalar;
+mod shared;
+mod values;
+
+pub use attention::Pages;
+pub use device::{Cpu, CpuOptions};
+pub use isa::Isa;
+pub use matrix::Matrix;
+pub use routing::Routing;
+pub use values::{Table, Tensor, Vector};

@@ -1,0 +1,167 @@
+//! Packed linear maps.
+
+use tensor::quant::{ACTIVATION_LEN, Kind};
+use tensor::{Format, OpError, WeightSource};
+
+use crate::aligned::{Aligned, LINE};
+use crate::kernels::{Dense, Integers, Quantised, ROWS, Scales};
+use crate::pack;
+use crate::pool::Pool;
+
+/// A linear map, or one for each expert, packed in groups of [`ROWS`] output rows.
+#[derive(Debug)]
+pub struct Matrix {
+    parts: Vec<Part>,
+    shape: [usize; 3],
+}
+
+/// Rows of one format.
+#[derive(Debug)]
+pub(crate) struct Part {
+    layout: Layout,
+    n_out: usize,
+    first_out: usize,
+    /// Row groups of one matrix.
+    n_groups: usize,
+    /// Bytes of a row group that are weights.
+    group_bytes: usize,
+    /// All row groups, each at the start of a cache line.
+    bytes: Aligned,
+}
+
+/// How a row group is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    Dense(Dense),
+    Quantised(Quantised),
+}
+
+impl Layout {
+    /// The layout for `format`; scales in half precision, which [`pack`] may find to be too little.
+    fn of(format: Format) -> Self {
+        match format {
+            Format::F32 => Self::Dense(Dense::F32),
+            Format::F16 => Self::Dense(Dense::F16),
+            Format::BF16 => Self::Dense(Dense::BF16),
+            Format::Block(kind) => Self::Quantised(Quantised {
+                integers: match kind {
+                    Kind::Q4_0 => Integers::Nibbles { bias: -8 },
+                    Kind::Q3_K => Integers::Nibbles { bias: -4 },
+                    Kind::Q4_1 | Kind::Q4_K | Kind::Q2_K => Integers::Nibbles { bias: 0 },
+                    _ => Integers::Bytes,
+                },
+                scales: Scales::F16,
+                offsets: kind.has_offsets(),
+                group: kind.group(),
+            }),
+        }
+    }
+
+    fn group_bytes(self, n_in: usize) -> Option<usize> {
+        match self {
+            Self::Dense(format) => n_in.checked_mul(ROWS * format.bytes()),
+            Self::Quantised(layout) => (n_in / layout.group).checked_mul(layout.group_bytes()),
+        }
+    }
+}
+
+impl Matrix {
+    /// Packs the rows of `sources`, one under the other, on all threads of `pool`.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if the sources disagree, a quantised row is no multiple of 32 long or the size overflows.
+    pub(crate) fn pack(pool: &Pool, sources: &[WeightSource]) -> Result<Self, OpError> {
+        let [n_matrices, _, n_in] = sources.first().map_or([0; 3], WeightSource::shape);
+        let (mut parts, mut n_out) = (Vec::with_capacity(sources.len()), 0);
+        for source in sources {
+            let [part_matrices, part_out, part_in] = source.shape();
+            if [part_matrices, part_in] != [n_matrices, n_in] {
+                let what = format!("{part_matrices} of {part_in} inputs under {n_matrices} of {n_in}");
+                return Err(OpError::shape("matrix", what));
+            }
+            parts.push(Part::pack(pool, source, n_out)?);
+            n_out += part_out;
+        }
+        Ok(Self { parts, shape: [n_matrices, n_out, n_in] })
+    }
+
+    /// Matrices, outputs of each, inputs of each.
+    pub(crate) fn shape(&self) -> [usize; 3] {
+        self.shape
+    }
+
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// Whether some rows multiply eight-bit activations.
+    pub(crate) fn is_quantised(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part.layout, Layout::Quantised(_)))
+    }
+
+    /// Bytes that the packed weights take.
+    pub fn size_bytes(&self) -> usize {
+        self.parts.iter().map(|part| part.bytes.len()).sum()
+    }
+}
+
+impl Part {
+    fn pack(pool: &Pool, source: &WeightSource, first_out: usize) -> Result<Self, OpError> {
+        let [_, _, n_in] = source.shape();
+        if matches!(source.format(), Format::Block(_)) && !n_in.is_multiple_of(ACTIVATION_LEN) {
+            return Err(OpError::shape("matrix", format!("{n_in} inputs are no multiple of {ACTIVATION_LEN}")));
+        }
+        let mut layout = Layout::of(source.format());
+        let mut part = Self::empty(layout, source, first_out)?;
+        let packed = part.fill(pool, source);
+        if let (Layout::Quantised(quantised), false) = (&mut layout, packed) {
+            quantised.scales = Scales::F32;
+            part = Self::empty(layout, source, first_out)?;
+            part.fill(pool, source);
+        }
+        Ok(part)
+    }
+
+    fn empty(layout: Layout, source: &WeightSource, first_out: usize) -> Result<Self, OpError> {
+        let [n_matrices, n_out, n_in] = source.shape();
+        let n_groups = n_out.div_ceil(ROWS);
+        let too_large = || OpError::shape("matrix", format!("[{n_matrices}, {n_out}, {n_in}] is too large to pack"));
+        let group_bytes = layout.group_bytes(n_in).ok_or_else(too_large)?;
+        let len = group_bytes.checked_next_multiple_of(LINE).and_then(|b| b.checked_mul(n_groups));
+        let len = len.and_then(|b| b.checked_mul(n_matrices)).ok_or_else(too_large)?;
+        let bytes = Aligned::zeroed(len).ok_or_else(too_large)?;
+        Ok(Self { layout, n_out, first_out, n_groups, group_bytes, bytes })
+    }
+
+    /// Packs every row group; `false` if the layout can not hold them exactly.
+    fn fill(&mut self, pool: &Pool, source: &WeightSource) -> bool {
+        let stride = self.group_bytes.next_multiple_of(LINE);
+        let job = pack::Job { source, n_groups: self.n_groups, group_bytes: self.group_bytes, stride };
+        match self.layout {
+            Layout::Dense(format) => job.dense(pool, format, &mut self.bytes),
+            Layout::Quantised(layout) => return job.quantised(pool, layout, &mut self.bytes),
+        }
+        true
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Row groups of one matrix.
+    pub(crate) fn n_groups(&self) -> usize {
+        self.n_groups
+    }
+
+    /// The outputs of the whole map that row group `group` computes.
+    pub(crate) fn outputs(&self, group: usize) -> std::ops::Range<usize> {
+        let begin = group * ROWS;
+        self.first_out + begin..self.first_out + (begin + ROWS).min(self.n_out)
+    }
+
+    /// The weights of row group `group` of matrix `matrix`.
+    pub(crate) fn weights(&self, matrix: usize, group: usize) -> &[u8] {
+        let begin = (matrix * self.n_groups + group) * self.group_bytes.next_multiple_of(LINE);
+        &self.bytes[begin..begin + self.group_bytes]
+    }
+}

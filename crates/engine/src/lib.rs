@@ -1,0 +1,20 @@
+//! From prompts to text: sequences and their pages, steps through the model, images, sampling, streaming.
+//!
+//! Knows no HTTP, no wire formats and no concrete device.
+
+mod engine;
+mod error;
+mod generate;
+pub mod limits;
+pub mod media;
+mod pages;
+mod prompt;
+pub mod sampling;
+mod sequence;
+
+pub use engine::{CachePlan, Engine, STEP_ROWS};
+pub use error::EngineError;
+pub use generate::{Event, FinishReason, Finished, Request};
+pub use limits::Limits;
+pub use prompt::{content, encode_image};
+pub use sequence::{Content, EncodedImage, Known, Sequence};

@@ -1,0 +1,196 @@
+//! A checkpoint: a model's config, its tensors and the files around them, from whatever form it comes in.
+
+mod folder;
+mod index;
+mod split;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::config::{CONFIG_LIMIT_BYTES, GenerationConfig, ModelConfig, PreprocessorConfig};
+use crate::gguf::Metadata;
+use crate::{FormatError, Gguf, Tensor, json, map_file, safetensors};
+
+use folder::Folder;
+
+/// A model on disk: described and checked, its weights mapped.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    /// What was opened.
+    pub path: PathBuf,
+    /// The form that it came in.
+    pub kind: Kind,
+    /// All tensors by name; none if only a config was opened. A projector's are in [`projector`](Self::projector).
+    pub tensors: BTreeMap<String, Tensor>,
+    /// What the model is. With a projector, its tower is part of it.
+    pub config: ModelConfig,
+    /// How the makers suggest to sample; empty for GGUF.
+    pub generation: GenerationConfig,
+    /// How images become tiles, if the checkpoint says.
+    pub preprocessor: Option<PreprocessorConfig>,
+    /// The vision tower and projector of a GGUF model.
+    pub projector: Option<Gguf>,
+    /// The tokenizer's files; GGUF files carry their tokenizer in their metadata.
+    pub tokenizer: TokenizerFiles,
+}
+
+/// The form of a checkpoint.
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// A Hugging Face folder, or a part of one.
+    HuggingFace,
+    /// A GGUF file, with its metadata.
+    Gguf(Metadata),
+}
+
+/// Paths of tokenizer files that are there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TokenizerFiles {
+    /// `tokenizer.json`.
+    pub tokenizer_json: Option<PathBuf>,
+    /// `tokenizer.model`.
+    pub tokenizer_model: Option<PathBuf>,
+    /// `tokenizer_config.json`.
+    pub tokenizer_config: Option<PathBuf>,
+    /// `special_tokens_map.json`.
+    pub special_tokens_map: Option<PathBuf>,
+    /// `chat_template.jinja`.
+    pub chat_template: Option<PathBuf>,
+}
+
+impl Checkpoint {
+    /// Opens `path`: a Hugging Face folder (one safetensors file, or shards with an index), a folder with one GGUF model,
+    /// a GGUF file (or any part of a split one), a safetensors file with `config.json` beside it, or a `.json` config
+    /// alone.
+    ///
+    /// A file with `mmproj` in its name beside a `llama4` GGUF is taken for its projector; of several, the first by
+    /// name.
+    ///
+    /// # Errors
+    /// [`FormatError`] that names the file and what is wrong with it; [`FormatError::Missing`] for files that have to
+    /// be there.
+    pub fn open(path: &Path) -> Result<Self, FormatError> {
+        Self::open_any(path, None)
+    }
+
+    /// As [`open`](Self::open), with the projector file to use.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`FormatError::Unsupported`] if the checkpoint is no GGUF model.
+    pub fn open_with_projector(path: &Path, projector: &Path) -> Result<Self, FormatError> {
+        Self::open_any(path, Some(projector))
+    }
+
+    /// Whether tensors have GGUF names and layouts.
+    pub fn is_gguf(&self) -> bool {
+        matches!(self.kind, Kind::Gguf(_))
+    }
+
+    /// The tensor called `name`.
+    ///
+    /// # Errors
+    /// [`FormatError::Missing`].
+    pub fn tensor(&self, name: &str) -> Result<&Tensor, FormatError> {
+        self.tensors.get(name).ok_or_else(|| FormatError::missing(&self.path, name))
+    }
+
+    fn open_any(path: &Path, projector: Option<&Path>) -> Result<Self, FormatError> {
+        let is_folder = std::fs::metadata(path).map_err(|e| FormatError::io(path, e))?.is_dir();
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let gguf = match (is_folder, extension) {
+            (true, _) => Folder::open(path)?.only_gguf()?,
+            (false, Some("gguf")) => Some(path.into()),
+            (false, _) => None,
+        };
+        match (gguf, projector) {
+            (Some(gguf), projector) => Self::open_gguf(path, &gguf, projector),
+            (None, Some(projector)) => {
+                Err(FormatError::unsupported(projector, "projector", "projector files go with GGUF models only"))
+            }
+            (None, None) if is_folder => Self::open_folder(path),
+            (None, None) => Self::open_file(path, extension),
+        }
+    }
+
+    fn open_folder(path: &Path) -> Result<Self, FormatError> {
+        let folder = Folder::open(path)?;
+        let config = folder.find("config.json")?.ok_or_else(|| FormatError::missing(path, "config.json"))?;
+        let tensors = match (folder.find("model.safetensors")?, folder.find(index::NAME)?) {
+            (Some(file), _) => by_name(safetensors::parse(&file, &map_file(&file)?)?),
+            (None, Some(index)) => index::open(&folder, &index)?,
+            (None, None) => return Err(FormatError::missing(path, &format!("model.safetensors or {}", index::NAME))),
+        };
+        Self::around(path, &folder, &config, tensors)
+    }
+
+    fn open_file(path: &Path, extension: Option<&str>) -> Result<Self, FormatError> {
+        let folder = Folder::of(path)?;
+        match extension {
+            Some("safetensors") => {
+                let config = folder.find("config.json")?.ok_or_else(|| folder.missing("config.json"))?;
+                let tensors = by_name(safetensors::parse(path, &map_file(path)?)?);
+                Self::around(path, &folder, &config, tensors)
+            }
+            Some("json") => Self::around(path, &folder, path, BTreeMap::new()),
+            _ => Err(FormatError::unsupported(
+                path,
+                "path",
+                "is neither a folder nor a .gguf, .safetensors or .json file",
+            )),
+        }
+    }
+
+    /// Reads `config` and the small files of `folder`.
+    fn around(
+        path: &Path,
+        folder: &Folder,
+        config: &Path,
+        tensors: BTreeMap<String, Tensor>,
+    ) -> Result<Self, FormatError> {
+        Ok(Self {
+            path: path.into(),
+            kind: Kind::HuggingFace,
+            tensors,
+            config: ModelConfig::parse(config, &json::read(config, CONFIG_LIMIT_BYTES)?)?,
+            generation: folder.generation()?,
+            preprocessor: folder.preprocessor()?,
+            projector: None,
+            tokenizer: folder.tokenizer_files()?,
+        })
+    }
+
+    fn open_gguf(path: &Path, file: &Path, projector: Option<&Path>) -> Result<Self, FormatError> {
+        let gguf = split::open(file)?;
+        let mut config = ModelConfig::from_gguf(&gguf)?;
+        let beside = match projector {
+            Some(projector) => Some(projector.to_path_buf()),
+            None if gguf.metadata.find_str("general.architecture")? == Some("llama4") => {
+                Folder::of(file)?.projector()?
+            }
+            None => None,
+        };
+        let projector = beside.map(|file| Gguf::parse(&file, &map_file(&file)?)).transpose()?;
+        if let Some(projector) = &projector {
+            config = config.with_projector(&gguf, projector)?;
+        }
+        Ok(Self {
+            path: path.into(),
+            kind: Kind::Gguf(gguf.metadata),
+            tensors: by_name(gguf.tensors),
+            config,
+            generation: GenerationConfig::default(),
+            preprocessor: None,
+            projector,
+            tokenizer: TokenizerFiles::default(),
+        })
+    }
+}
+
+/// Names are unique within a file: its parser has checked that.
+fn by_name(tensors: Vec<Tensor>) -> BTreeMap<String, Tensor> {
+    let mut by_name = BTreeMap::new();
+    for tensor in tensors {
+        by_name.insert(tensor.name.clone(), tensor);
+    }
+    by_name
+}

@@ -1,0 +1,20 @@
+//! The model, written once for every [`tensor::Device`]: Llama 4's decoder, its vision tower and projector, and the
+//! dense models of the family as the same decoder with other layer descriptions.
+//!
+//! There is no prefill and no decode: a [`Batch`] is a list of rows, each of which knows its position and its pages.
+
+mod batch;
+mod decoder;
+mod error;
+mod load;
+mod names;
+mod probe;
+mod rotary;
+mod vision;
+
+pub use batch::{Batch, Input, PageRun, Row};
+pub use decoder::{Cache, Decoder};
+pub use error::LlamaError;
+pub use load::Model;
+pub use probe::{Probe, Site};
+pub use vision::Vision;

@@ -1,0 +1,267 @@
+//! From a checkpoint's checked descriptions to weights on a device.
+
+use std::collections::BTreeMap;
+
+use formats::config::{Ffn, LayerConfig, ModelConfig, TextConfig};
+use formats::{Checkpoint, DType, Tensor};
+use tensor::{Device, Orientation, WeightSource};
+
+use crate::LlamaError;
+use crate::decoder::{Decoder, FeedForward, Layer, LayerWeights};
+use crate::names::{Inner, Names, Outer};
+use crate::vision::Vision;
+
+/// A loaded model: the decoder and, where the checkpoint has one, the vision tower.
+pub struct Model<D: Device> {
+    /// The text model.
+    pub decoder: Decoder<D>,
+    /// The vision tower and projector.
+    pub vision: Option<Vision<D>>,
+}
+
+impl<D: Device> Model<D> {
+    /// Loads all weights of `checkpoint` to `dev`. `progress` is told the bytes of every weight as it is done.
+    ///
+    /// # Errors
+    /// [`LlamaError::Missing`] or [`LlamaError::Weight`] where the files do not hold what the config describes.
+    pub fn load(dev: &D, checkpoint: &Checkpoint, progress: &mut dyn FnMut(usize)) -> Result<Self, LlamaError> {
+        let config = &checkpoint.config;
+        let names = Names::of(config.architecture, checkpoint.is_gguf());
+        let mut loader = Loader { dev, tensors: &checkpoint.tensors, progress };
+        let decoder = loader.decoder(config, names)?;
+        let vision = match &config.vision {
+            None => None,
+            Some(vision) => match &checkpoint.projector {
+                Some(projector) => {
+                    let tensors = projector.tensors.iter().map(|t| (t.name.clone(), t.clone())).collect();
+                    let mut loader = Loader { dev, tensors: &tensors, progress: loader.progress };
+                    Some(Vision::load(&mut loader, vision, config.text.hidden_size, true)?)
+                }
+                None => Some(Vision::load(&mut loader, vision, config.text.hidden_size, false)?),
+            },
+        };
+        Ok(Self { decoder, vision })
+    }
+
+    /// The bytes that [`load`](Self::load) reports in all, up to the small vectors: the stored size of all weights.
+    pub fn stored_bytes(checkpoint: &Checkpoint) -> usize {
+        let projector = checkpoint.projector.iter().flat_map(|p| &p.tensors);
+        let weights = checkpoint.tensors.values().chain(projector);
+        weights.filter(|t| matches!(t.dtype, DType::Weight(_))).map(|t| t.bytes.len()).sum()
+    }
+}
+
+/// Finds, checks and packs weights by name.
+pub(crate) struct Loader<'a, D: Device> {
+    pub(crate) dev: &'a D,
+    tensors: &'a BTreeMap<String, Tensor>,
+    progress: &'a mut dyn FnMut(usize),
+}
+
+impl<D: Device> Loader<'_, D> {
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    fn find(&self, name: &str) -> Result<&Tensor, LlamaError> {
+        self.tensors.get(name).ok_or_else(|| LlamaError::Missing { name: name.into() })
+    }
+
+    /// The weight `name` as `shape` = matrices, outputs, inputs. Axes of length 1 in the file do not count, and the
+    /// inputs may be spread over several axes (a convolution's kernel).
+    pub(crate) fn source(
+        &self,
+        name: &str,
+        orientation: Orientation,
+        shape: [usize; 3],
+    ) -> Result<WeightSource, LlamaError> {
+        let tensor = self.find(name)?;
+        let wrong = |why: String| LlamaError::Weight { name: name.into(), why };
+        let DType::Weight(format) = tensor.dtype else {
+            return Err(wrong(format!("is stored as {}, not as numbers that a weight can be", tensor.dtype.name())));
+        };
+        let [n_matrices, n_out, n_in] = shape;
+        let stored = match orientation {
+            Orientation::OutIn => [n_matrices, n_out, n_in],
+            Orientation::InOut => [n_matrices, n_in, n_out],
+        };
+        if !same_axes(&tensor.shape, &stored) {
+            return Err(wrong(format!("has the shape {:?}; the config asks for {stored:?}", tensor.shape)));
+        }
+        WeightSource::new(tensor.bytes.clone(), format, orientation, shape).map_err(|e| wrong(e.to_string()))
+    }
+
+    /// Packs `sources`, one under the other, and reports their bytes as done.
+    pub(crate) fn matrix(&mut self, sources: &[WeightSource]) -> Result<D::Matrix, LlamaError> {
+        let matrix = self.dev.matrix(sources)?;
+        (self.progress)(sources.iter().map(|s| s.bytes().len()).sum());
+        Ok(matrix)
+    }
+
+    /// One `[n_out, n_in]` linear map.
+    pub(crate) fn linear(&mut self, name: &str, n_out: usize, n_in: usize) -> Result<D::Matrix, LlamaError> {
+        let source = self.source(name, Orientation::OutIn, [1, n_out, n_in])?;
+        self.matrix(&[source])
+    }
+
+    /// A lookup table of `n_rows` rows.
+    pub(crate) fn table(&mut self, name: &str, n_rows: usize, width: usize) -> Result<D::Table, LlamaError> {
+        let source = self.source(name, Orientation::OutIn, [1, n_rows, width])?;
+        Ok(self.dev.table(&source)?)
+    }
+
+    /// The values of a parameter vector.
+    pub(crate) fn values(&self, name: &str, len: usize) -> Result<Vec<f32>, LlamaError> {
+        let source = self.source(name, Orientation::OutIn, [1, 1, len])?;
+        let mut values = vec![0.0; len];
+        source.decode_row(0, 0, &mut values)?;
+        Ok(values)
+    }
+
+    /// A parameter vector on the device.
+    pub(crate) fn vector(&self, name: &str, len: usize) -> Result<D::Vector, LlamaError> {
+        Ok(self.dev.vector(&self.values(name, len)?))
+    }
+
+    fn decoder(&mut self, config: &ModelConfig, names: Names) -> Result<Decoder<D>, LlamaError> {
+        let text = &config.text;
+        let embeddings = names.outer(Outer::Embeddings);
+        let table = self.table(&embeddings, text.vocab_size, text.hidden_size)?;
+        let mut layers = Vec::with_capacity(text.layers.len());
+        for (i, layer) in text.layers.iter().enumerate() {
+            let weights = self.layer(text, layer, &|weight| weight_name(names, i, weight), names == Names::Gguf)?;
+            layers.push(Layer { config: layer.clone(), weights });
+        }
+        let norm = self.vector(&names.outer(Outer::FinalNorm), text.hidden_size)?;
+        let output = if config.tie_word_embeddings { embeddings } else { names.outer(Outer::Output) };
+        let output = self.linear(&output, text.vocab_size, text.hidden_size)?;
+        let divisors = "rope_freqs.weight";
+        let divisors = if self.has(divisors) { self.values(divisors, text.head_len / 2)? } else { Vec::new() };
+        Ok(Decoder::new(text, &divisors, table, layers, norm, output))
+    }
+
+    fn layer(
+        &mut self,
+        text: &TextConfig,
+        layer: &LayerConfig,
+        name: &dyn Fn(Inner) -> String,
+        is_gguf: bool,
+    ) -> Result<LayerWeights<D>, LlamaError> {
+        let width = text.hidden_size;
+        let (q_width, kv_width) = (text.n_heads * text.head_len, text.n_kv_heads * text.head_len);
+        let out_in = |n_out, n_in| (Orientation::OutIn, [1, n_out, n_in]);
+        let qkv = [(Inner::Q, q_width), (Inner::K, kv_width), (Inner::V, kv_width)];
+        let sources = qkv
+            .iter()
+            .map(|(weight, n_out)| {
+                let (orientation, shape) = out_in(*n_out, width);
+                self.source(&name(*weight), orientation, shape)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let qkv_bias = if text.attention_bias {
+            let parts = qkv.iter().map(|(weight, len)| self.values(&bias_name(&name(*weight)), *len));
+            Some(self.dev.vector(&parts.collect::<Result<Vec<_>, _>>()?.concat()))
+        } else {
+            None
+        };
+        let o_bias = match text.attention_bias {
+            true => Some(self.vector(&bias_name(&name(Inner::O)), width)?),
+            false => None,
+        };
+        Ok(LayerWeights {
+            attention_norm: self.vector(&name(Inner::AttentionNorm), width)?,
+            qkv: self.matrix(&sources)?,
+            qkv_bias,
+            o: self.linear(&name(Inner::O), width, q_width)?,
+            o_bias,
+            ffn_norm: self.vector(&name(Inner::FfnNorm), width)?,
+            ffn: match layer.ffn {
+                Ffn::Dense { width: ffn } => {
+                    FeedForward::Dense(self.dense(text, [Inner::Gate, Inner::Up, Inner::Down].map(name), ffn)?)
+                }
+                Ffn::Moe { width: ffn, n_experts, top_k, shared_width } => {
+                    let shared = [Inner::SharedGate, Inner::SharedUp, Inner::SharedDown].map(name);
+                    FeedForward::Moe {
+                        router: self.linear(&name(Inner::Router), n_experts, width)?,
+                        top_k,
+                        shared: self.dense(text, shared, shared_width)?,
+                        gate_up: self.experts_gate_up(name, [n_experts, ffn, width], is_gguf)?,
+                        down: {
+                            let orientation = if is_gguf { Orientation::OutIn } else { Orientation::InOut };
+                            let down = self.source(&name(Inner::ExpertsDown), orientation, [n_experts, width, ffn])?;
+                            self.matrix(&[down])?
+                        },
+                    }
+                }
+            },
+        })
+    }
+
+    fn dense(
+        &mut self,
+        text: &TextConfig,
+        [gate, up, down]: [String; 3],
+        ffn: usize,
+    ) -> Result<crate::decoder::Dense<D>, LlamaError> {
+        let width = text.hidden_size;
+        let halves = [&gate, &up].map(|name| self.source(name, Orientation::OutIn, [1, ffn, width]));
+        let [gate_source, up_source] = halves;
+        let (gate_up_bias, down_bias) = if text.mlp_bias {
+            let halves = [self.values(&bias_name(&gate), ffn)?, self.values(&bias_name(&up), ffn)?];
+            (Some(self.dev.vector(&halves.concat())), Some(self.vector(&bias_name(&down), width)?))
+        } else {
+            (None, None)
+        };
+        Ok(crate::decoder::Dense {
+            gate_up: self.matrix(&[gate_source?, up_source?])?,
+            gate_up_bias,
+            down: self.linear(&down, width, ffn)?,
+            down_bias,
+        })
+    }
+
+    /// Gate over up of every expert: one input-major tensor in Hugging Face files; two in GGUF, or one fused.
+    fn experts_gate_up(
+        &mut self,
+        name: &dyn Fn(Inner) -> String,
+        [n_experts, ffn, width]: [usize; 3],
+        is_gguf: bool,
+    ) -> Result<D::Matrix, LlamaError> {
+        let fused = name(Inner::ExpertsGateUp);
+        let orientation = if is_gguf { Orientation::OutIn } else { Orientation::InOut };
+        if !is_gguf || self.has(&fused) {
+            let source = self.source(&fused, orientation, [n_experts, 2 * ffn, width])?;
+            return self.matrix(&[source]);
+        }
+        let halves = [Inner::ExpertsGate, Inner::ExpertsUp];
+        let halves = halves.map(|weight| self.source(&name(weight), orientation, [n_experts, ffn, width]));
+        let [gate, up] = halves;
+        self.matrix(&[gate?, up?])
+    }
+}
+
+/// The full name of a layer's weight. Hugging Face's fused experts are parameters, not modules: no suffix.
+fn weight_name(names: Names, layer: usize, weight: Inner) -> String {
+    let name = names.inner(layer, weight);
+    match (names, weight) {
+        (Names::HuggingFace { .. }, Inner::ExpertsGateUp | Inner::ExpertsDown) => name,
+        _ => name + ".weight",
+    }
+}
+
+fn bias_name(weight: &str) -> String {
+    format!("{}.bias", weight.trim_end_matches(".weight"))
+}
+
+/// Whether `shape` is `wanted` up to axes of length 1 and a split of the last axis.
+fn same_axes(shape: &[usize], wanted: &[usize; 3]) -> bool {
+    let squeeze = |axes: &[usize]| axes.iter().copied().filter(|n| *n != 1).collect::<Vec<_>>();
+    let (shape, wanted) = (squeeze(shape), squeeze(wanted));
+    if shape == wanted {
+        return true;
+    }
+    let Some((last, leading)) = wanted.split_last() else { return false };
+    shape.len() > wanted.len()
+        && shape.starts_with(leading)
+        && shape[leading.len()..].iter().try_fold(1usize, |n, axis| n.checked_mul(*axis)) == Some(*last)
+}

@@ -1,0 +1,295 @@
+//! The vision tower, its adapter and the projector: tiles of pixels to rows of the decoder's width.
+
+use formats::config::VisionConfig;
+use tensor::{Device, OpError, Orientation, PAGE_LEN, Rotation, RowKeys};
+
+use crate::load::Loader;
+use crate::rotary::tile_rotation;
+use crate::{LlamaError, Probe, Site};
+
+/// Layer norms of the tower: the published config's `norm_eps` is not read by the reference, whose layer norms use
+/// their framework's default.
+const EPS: f32 = 1e-5;
+
+/// Vision tower, adapter and projector.
+pub struct Vision<D: Device> {
+    tile: usize,
+    patch: usize,
+    /// Patches along one side of a tile.
+    grid: usize,
+    /// Patches that one output token joins, along one side.
+    joined: usize,
+    n_heads: usize,
+    head_len: usize,
+    rotation: Rotation,
+    patch_embedding: D::Matrix,
+    class: D::Table,
+    positions: D::Table,
+    norm_before: Norm<D>,
+    layers: Vec<Layer<D>>,
+    norm_after: Norm<D>,
+    adapter: [D::Matrix; 2],
+    projector: D::Matrix,
+}
+
+struct Norm<D: Device> {
+    gain: D::Vector,
+    bias: D::Vector,
+}
+
+struct Layer<D: Device> {
+    norm1: Norm<D>,
+    qkv: D::Matrix,
+    qkv_bias: D::Vector,
+    o: D::Matrix,
+    o_bias: D::Vector,
+    norm2: Norm<D>,
+    fc1: D::Matrix,
+    fc1_bias: D::Vector,
+    fc2: D::Matrix,
+    fc2_bias: D::Vector,
+}
+
+/// The names of the tower's weights outside of its layers.
+struct Names {
+    class: &'static str,
+    positions: &'static str,
+    patch: &'static str,
+    norm_before: &'static str,
+    norm_after: &'static str,
+    adapter: [&'static str; 2],
+    projector: &'static str,
+    layers: &'static str,
+    /// ln1, q, k, v, o, ln2, fc1, fc2.
+    inner: [&'static str; 8],
+}
+
+const HUGGING_FACE: Names = Names {
+    class: "vision_model.class_embedding",
+    positions: "vision_model.positional_embedding_vlm",
+    patch: "vision_model.patch_embedding.linear.weight",
+    norm_before: "vision_model.layernorm_pre",
+    norm_after: "vision_model.layernorm_post",
+    adapter: ["vision_model.vision_adapter.mlp.fc1.weight", "vision_model.vision_adapter.mlp.fc2.weight"],
+    projector: "multi_modal_projector.linear_1.weight",
+    layers: "vision_model.model.layers",
+    inner: [
+        "input_layernorm",
+        "self_attn.q_proj",
+        "self_attn.k_proj",
+        "self_attn.v_proj",
+        "self_attn.o_proj",
+        "post_attention_layernorm",
+        "mlp.fc1",
+        "mlp.fc2",
+    ],
+};
+
+const GGUF: Names = Names {
+    class: "v.class_embd",
+    positions: "v.position_embd.weight",
+    patch: "v.patch_embd.weight",
+    norm_before: "v.pre_ln",
+    norm_after: "v.post_ln",
+    adapter: ["mm.model.mlp.1.weight", "mm.model.mlp.2.weight"],
+    projector: "mm.model.fc.weight",
+    layers: "v.blk",
+    inner: ["ln1", "attn_q", "attn_k", "attn_v", "attn_out", "ln2", "ffn_up", "ffn_down"],
+};
+
+impl<D: Device> Vision<D> {
+    pub(crate) fn load(
+        loader: &mut Loader<'_, D>,
+        config: &VisionConfig,
+        text_width: usize,
+        is_gguf: bool,
+    ) -> Result<Self, LlamaError> {
+        let names = if is_gguf { &GGUF } else { &HUGGING_FACE };
+        let (width, grid) = (config.hidden_size, config.image_size / config.patch_size);
+        let joined = config.joined_patches();
+        let patch_len = config.n_channels * config.patch_size * config.patch_size;
+        let head_len = width / config.n_heads;
+        Ok(Self {
+            tile: config.image_size,
+            patch: config.patch_size,
+            grid,
+            joined,
+            n_heads: config.n_heads,
+            head_len,
+            rotation: tile_rotation(config.rope_theta, head_len, grid),
+            patch_embedding: loader.linear(names.patch, width, patch_len)?,
+            class: loader.table(names.class, 1, width)?,
+            positions: loader.table(names.positions, grid * grid + 1, width)?,
+            norm_before: Norm::load(loader, names.norm_before, width)?,
+            layers: (0..config.n_layers)
+                .map(|i| Layer::load(loader, config, &format!("{}.{i}", names.layers), &names.inner))
+                .collect::<Result<_, _>>()?,
+            norm_after: Norm::load(loader, names.norm_after, width)?,
+            adapter: [
+                loader.linear(names.adapter[0], config.projector_input_dim, width * joined * joined)?,
+                loader.linear(names.adapter[1], config.projector_output_dim, config.projector_input_dim)?,
+            ],
+            projector: loader.linear(names.projector, text_width, config.vision_output_dim)?,
+        })
+    }
+
+    /// Rows that one tile becomes.
+    pub fn tokens_per_tile(&self) -> usize {
+        (self.grid / self.joined).pow(2)
+    }
+
+    /// The side of a tile in pixels.
+    pub fn tile(&self) -> usize {
+        self.tile
+    }
+
+    /// Encodes tiles, `[n, 3, tile, tile]` normalised pixels, to `[n · tokens_per_tile, D]`.
+    ///
+    /// # Errors
+    /// [`LlamaError::Op`] if `pixels` is no whole number of tiles, or there is none.
+    pub fn forward(&self, dev: &D, pixels: &[f32], probe: &mut impl Probe<D>) -> Result<D::Tensor, LlamaError> {
+        let tile_len = 3 * self.tile * self.tile;
+        if pixels.is_empty() || !pixels.len().is_multiple_of(tile_len) {
+            let what = format!("{} pixel values are no tiles of {tile_len}", pixels.len());
+            return Err(OpError::shape("vision", what).into());
+        }
+        let mut all: Option<D::Tensor> = None;
+        // Tiles do not see each other; one at a time bounds the memory.
+        for tile in pixels.chunks_exact(tile_len) {
+            let rows = self.encode(dev, tile, probe)?;
+            all = Some(match all {
+                Some(all) => dev.concat(&all, &rows)?,
+                None => rows,
+            });
+        }
+        all.ok_or_else(|| OpError::shape("vision", "no tile").into())
+    }
+
+    fn encode(&self, dev: &D, pixels: &[f32], probe: &mut impl Probe<D>) -> Result<D::Tensor, OpError> {
+        let n_patches = self.grid * self.grid;
+        let patches = dev.upload(&self.patches(pixels), 3 * self.patch * self.patch)?;
+        let mut x = dev.linear(&self.patch_embedding, None, &patches)?;
+        probe.see(dev, Site::VisionPatch, &x);
+        // The class token comes last.
+        x = dev.concat(&x, &dev.embed(&self.class, &[0])?)?;
+        let ids: Vec<u32> = (0..=n_patches as u32).collect();
+        x = dev.add(&x, &dev.embed(&self.positions, &ids)?)?;
+        x = self.norm_before.forward(dev, &x)?;
+        probe.see(dev, Site::VisionPreNorm, &x);
+        let n_rows = n_patches + 1;
+        let pages: Vec<u32> = (0..n_rows.div_ceil(PAGE_LEN) as u32).collect();
+        let mut stored = dev.pages(pages.len(), self.n_heads, self.head_len)?;
+        let keys = vec![RowKeys { pages: &pages, first_position: 0, begin: 0, end: n_rows }; n_rows];
+        for (i, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(dev, &x, &self.rotation, &mut stored, &keys)?;
+            probe.see(dev, Site::VisionLayer(i), &x);
+        }
+        x = self.norm_after.forward(dev, &x)?;
+        probe.see(dev, Site::VisionPostNorm, &x);
+        // Dropping the class row and joining neighbours is one gather and a reshape.
+        let width = dev.shape(&x)[1];
+        x = dev.reshape(dev.rows(&x, &self.neighbours())?, width * self.joined * self.joined)?;
+        for matrix in &self.adapter {
+            x = dev.gelu(&dev.linear(matrix, None, &x)?);
+        }
+        probe.see(dev, Site::VisionAdapter, &x);
+        x = dev.linear(&self.projector, None, &x)?;
+        probe.see(dev, Site::VisionProjected, &x);
+        Ok(x)
+    }
+
+    /// The patches of one tile, row-major, each in the order (channel, y, x).
+    fn patches(&self, pixels: &[f32]) -> Vec<f32> {
+        let (tile, patch) = (self.tile, self.patch);
+        let mut values = Vec::with_capacity(pixels.len());
+        for index in 0..self.grid * self.grid {
+            let (row, column) = (index / self.grid * patch, index % self.grid * patch);
+            for channel in 0..3 {
+                for y in row..row + patch {
+                    let begin = (channel * tile + y) * tile + column;
+                    values.extend_from_slice(&pixels[begin..begin + patch]);
+                }
+            }
+        }
+        values
+    }
+
+    /// Patches in the order in which output tokens join them: by token, then by row and column within it.
+    fn neighbours(&self) -> Vec<usize> {
+        let side = self.grid / self.joined;
+        let mut order = Vec::with_capacity(self.grid * self.grid);
+        for token in 0..side * side {
+            for inner in 0..self.joined * self.joined {
+                let y = token / side * self.joined + inner / self.joined;
+                let x = token % side * self.joined + inner % self.joined;
+                order.push(y * self.grid + x);
+            }
+        }
+        order
+    }
+}
+
+impl<D: Device> Norm<D> {
+    fn load(loader: &Loader<'_, D>, name: &str, width: usize) -> Result<Self, LlamaError> {
+        Ok(Self {
+            gain: loader.vector(&format!("{name}.weight"), width)?,
+            bias: loader.vector(&format!("{name}.bias"), width)?,
+        })
+    }
+
+    fn forward(&self, dev: &D, x: &D::Tensor) -> Result<D::Tensor, OpError> {
+        dev.layer_norm(x, &self.gain, &self.bias, EPS)
+    }
+}
+
+impl<D: Device> Layer<D> {
+    fn load(
+        loader: &mut Loader<'_, D>,
+        config: &VisionConfig,
+        prefix: &str,
+        [ln1, q, k, v, o, ln2, fc1, fc2]: &[&str; 8],
+    ) -> Result<Self, LlamaError> {
+        let (width, inner) = (config.hidden_size, config.intermediate_size);
+        let weight = |part: &str| format!("{prefix}.{part}.weight");
+        let bias = |part: &str| format!("{prefix}.{part}.bias");
+        let qkv = [q, k, v];
+        let sources = qkv.map(|part| loader.source(&weight(part), Orientation::OutIn, [1, width, width]));
+        let biases = qkv.map(|part| loader.values(&bias(part), width)).into_iter().collect::<Result<Vec<_>, _>>()?;
+        // Some converters name the second norm after a later model's.
+        let renamed = format!("{prefix}.attn_post_norm");
+        let second = if loader.has(&format!("{renamed}.weight")) { renamed } else { format!("{prefix}.{ln2}") };
+        Ok(Self {
+            norm1: Norm::load(loader, &format!("{prefix}.{ln1}"), width)?,
+            qkv: loader.matrix(&sources.into_iter().collect::<Result<Vec<_>, _>>()?)?,
+            qkv_bias: loader.dev.vector(&biases.concat()),
+            o: loader.linear(&weight(o), width, width)?,
+            o_bias: loader.vector(&bias(o), width)?,
+            norm2: Norm::load(loader, &second, width)?,
+            fc1: loader.linear(&weight(fc1), inner, width)?,
+            fc1_bias: loader.vector(&bias(fc1), inner)?,
+            fc2: loader.linear(&weight(fc2), width, inner)?,
+            fc2_bias: loader.vector(&bias(fc2), width)?,
+        })
+    }
+
+    fn forward(
+        &self,
+        dev: &D,
+        x: &D::Tensor,
+        rotation: &Rotation,
+        stored: &mut D::Pages,
+        keys: &[RowKeys<'_>],
+    ) -> Result<D::Tensor, OpError> {
+        let width = dev.shape(x)[1];
+        let qkv = dev.linear(&self.qkv, Some(&self.qkv_bias), &self.norm1.forward(dev, x)?)?;
+        let q = dev.rope(&dev.columns(&qkv, 0..width)?, rotation)?;
+        let k = dev.rope(&dev.columns(&qkv, width..2 * width)?, rotation)?;
+        let v = dev.columns(&qkv, 2 * width..3 * width)?;
+        let slots: Vec<usize> = (0..keys.len()).collect();
+        dev.store(stored, &k, &v, &slots)?;
+        let mixed = dev.attention(&q, stored, keys)?;
+        let x = dev.add(x, &dev.linear(&self.o, Some(&self.o_bias), &mixed)?)?;
+        let inner = dev.gelu(&dev.linear(&self.fc1, Some(&self.fc1_bias), &self.norm2.forward(dev, &x)?)?);
+        dev.add(&x, &dev.linear(&self.fc2, Some(&self.fc2_bias), &inner)?)
+    }
+}

@@ -1,0 +1,391 @@
+//! The seam between the model and what computes it.
+
+use crate::{Bytes, Format, OpError, Orientation};
+
+/// Positions in a page of keys and values. Attention's blocks are pages, aligned to absolute position, so that the
+/// order of additions does not depend on where a step began.
+pub const PAGE_LEN: usize = 16;
+
+/// Inputs of an unquantised linear map that are added in one chain of fused multiply-adds; the chains' sums are added
+/// one after another. Shorter chains lose less to rounding than one along the whole input.
+pub const DENSE_BLOCK: usize = 32;
+
+/// A stored weight: `n_matrices` matrices of `n_out` outputs by `n_in` inputs, one after another in `bytes`.
+#[derive(Debug, Clone)]
+pub struct WeightSource {
+    bytes: Bytes,
+    format: Format,
+    orientation: Orientation,
+    n_matrices: usize,
+    n_out: usize,
+    n_in: usize,
+}
+
+impl WeightSource {
+    /// Describes `bytes`. `n_matrices` is 1 for a plain linear map and the number of experts for theirs.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if `bytes` is not exactly as long as the shape says, a row is no whole number of blocks, or
+    /// a block format comes with [`Orientation::InOut`].
+    pub fn new(
+        bytes: Bytes,
+        format: Format,
+        orientation: Orientation,
+        [n_matrices, n_out, n_in]: [usize; 3],
+    ) -> Result<Self, OpError> {
+        let (n_rows, row_len) = match orientation {
+            Orientation::OutIn => (n_out, n_in),
+            Orientation::InOut if matches!(format, Format::Block(_)) => {
+                return Err(OpError::shape("weight", format!("{} can not be stored input-major", format.name())));
+            }
+            Orientation::InOut => (n_in, n_out),
+        };
+        let expected = format
+            .row_bytes(row_len)
+            .and_then(|row| row.checked_mul(n_rows))
+            .and_then(|matrix| matrix.checked_mul(n_matrices));
+        if expected != Some(bytes.len()) {
+            let shape = format!("[{n_matrices}, {n_out}, {n_in}] {}", format.name());
+            return Err(OpError::shape("weight", format!("{shape} does not fill {} bytes", bytes.len())));
+        }
+        Ok(Self { bytes, format, orientation, n_matrices, n_out, n_in })
+    }
+
+    /// An f32 matrix `[n_out, n_in]` from values in memory.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if `values` has another length.
+    pub fn from_f32(values: &[f32], n_out: usize, n_in: usize) -> Result<Self, OpError> {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self::new(bytes.into(), Format::F32, Orientation::OutIn, [1, n_out, n_in])
+    }
+
+    /// The format of the stored numbers.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Which axis runs along a stored row.
+    pub fn orientation(&self) -> Orientation {
+        self.orientation
+    }
+
+    /// Matrices, outputs of each, inputs of each.
+    pub fn shape(&self) -> [usize; 3] {
+        [self.n_matrices, self.n_out, self.n_in]
+    }
+
+    /// All stored bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The stored bytes of one output's row; `None` out of range or where the matrix is stored input-major.
+    pub fn row(&self, matrix: usize, out: usize) -> Option<&[u8]> {
+        if matrix >= self.n_matrices || out >= self.n_out || self.orientation != Orientation::OutIn {
+            return None;
+        }
+        let row_bytes = self.format.row_bytes(self.n_in)?;
+        let begin = (matrix * self.n_out + out) * row_bytes;
+        self.bytes.get(begin..begin + row_bytes)
+    }
+
+    /// Decodes the weights of one output over all inputs into `out_row`, whatever the orientation.
+    ///
+    /// # Errors
+    /// [`OpError::Index`] if there is no such matrix or output; [`OpError::Shape`] if `out_row` is not `n_in` long.
+    pub fn decode_row(&self, matrix: usize, out: usize, out_row: &mut [f32]) -> Result<(), OpError> {
+        if matrix >= self.n_matrices {
+            return Err(OpError::Index { op: "weight", index: matrix, len: self.n_matrices });
+        }
+        if out >= self.n_out {
+            return Err(OpError::Index { op: "weight", index: out, len: self.n_out });
+        }
+        if out_row.len() != self.n_in {
+            return Err(OpError::shape("weight", format!("a row has {} values, not {}", self.n_in, out_row.len())));
+        }
+        if let Some(raw) = self.row(matrix, out) {
+            self.format.decode(raw, out_row);
+            return Ok(());
+        }
+        let width = self.format.block_bytes();
+        for (input, value) in out_row.iter_mut().enumerate() {
+            let at = ((matrix * self.n_in + input) * self.n_out + out) * width;
+            self.format.decode(&self.bytes[at..at + width], std::slice::from_mut(value));
+        }
+        Ok(())
+    }
+}
+
+/// How the components of a head pair up for rotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pairing {
+    /// Components 2m and 2m + 1: Llama 4, Meta's files, GGUF files of Llama models.
+    Interleaved,
+    /// Components m and m + C/2: Hugging Face checkpoints of dense Llama models.
+    Halves,
+}
+
+/// The angles of one step's rows, ready for [`Device::rope`]: `[T, C/2]` cosines and sines.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rotation {
+    /// How components pair up.
+    pub pairing: Pairing,
+    /// Pairs in a head, C/2.
+    pub n_pairs: usize,
+    /// Cosines, `[T, n_pairs]`.
+    pub cos: Vec<f32>,
+    /// Sines, `[T, n_pairs]`.
+    pub sin: Vec<f32>,
+}
+
+/// What one row of a step attends to: positions `begin..end` of the sequence whose pages are `pages`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowKeys<'a> {
+    /// Page ids; the first holds positions from `first_position` on.
+    pub pages: &'a [u32],
+    /// Absolute position of the first slot of `pages[0]`; a multiple of [`PAGE_LEN`].
+    pub first_position: usize,
+    /// First visible position.
+    pub begin: usize,
+    /// One past the last visible position; more than `begin`.
+    pub end: usize,
+}
+
+impl RowKeys<'_> {
+    /// Checks that the visible positions lie in the given pages and those in a pool of `n_pages`.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if the row sees nothing or more than its pages hold, [`OpError::Index`] for a page that is
+    /// not there.
+    pub fn check(&self, n_pages: usize) -> Result<(), OpError> {
+        let held = self.first_position..self.first_position.saturating_add(self.pages.len() * PAGE_LEN);
+        if self.begin >= self.end || self.begin < held.start || self.end > held.end {
+            let (begin, end) = (self.begin, self.end);
+            return Err(OpError::shape("attention", format!("a row sees {begin}..{end} of the stored {held:?}")));
+        }
+        match self.pages.iter().find(|page| **page as usize >= n_pages) {
+            Some(page) => Err(OpError::Index { op: "attention", index: *page as usize, len: n_pages }),
+            None => Ok(()),
+        }
+    }
+
+    /// The pages that hold visible positions, in order, with the slots to read in each.
+    pub fn visible(&self) -> impl Iterator<Item = (usize, std::ops::Range<usize>)> {
+        let (begin, end) = (self.begin - self.first_position, self.end - self.first_position);
+        (begin / PAGE_LEN..end.div_ceil(PAGE_LEN)).map(move |i| {
+            let first = begin.saturating_sub(i * PAGE_LEN);
+            let last = (end - i * PAGE_LEN).min(PAGE_LEN);
+            (self.pages[i] as usize, first..last)
+        })
+    }
+}
+
+/// Where the router sends one row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Choice {
+    /// The expert.
+    pub expert: u32,
+    /// The sigmoid of its router logit, which multiplies the expert's input.
+    pub score: f32,
+}
+
+/// The operations that models are written in, at the grain that a kernel author wants to fuse.
+///
+/// Every op takes handles and returns a new one, so a device can be a tape, a graph or another machine. Shapes that
+/// do not fit are an [`OpError`]; numbers never are: a NaN flows through to the row's end. On the CPU devices each
+/// row's result is a function of that row alone, the same to the bit in any company; [`Reference`](crate::Reference)
+/// defines it.
+pub trait Device: Send + Sync {
+    /// Activations: f32 `[rows, width]`.
+    type Tensor: Clone + Send;
+    /// Linear maps, packed the way the device wants them: `[n_matrices, n_out, n_in]`.
+    type Matrix: Send + Sync;
+    /// A table whose rows are looked up: `[n_rows, width]`.
+    type Table: Send + Sync;
+    /// A parameter vector: gains, biases.
+    type Vector: Send + Sync;
+    /// Keys and values of one layer, in pages of [`PAGE_LEN`] positions.
+    type Pages: Send;
+    /// Which rows go to which experts.
+    type Routing: Send;
+
+    /// Packs the rows of `parts`, one under the other, as one linear map. Parts share `n_in` and `n_matrices`, not
+    /// necessarily a format.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if the parts disagree, or a quantised row is no multiple of 32 long.
+    fn matrix(&self, parts: &[WeightSource]) -> Result<Self::Matrix, OpError>;
+
+    /// Keeps `source`, one matrix stored row by row, for [`embed`](Self::embed).
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if it is stored input-major or holds several matrices.
+    fn table(&self, source: &WeightSource) -> Result<Self::Table, OpError>;
+
+    /// A parameter vector.
+    fn vector(&self, values: &[f32]) -> Self::Vector;
+
+    /// Zeroed room for `n_pages` pages of `n_heads` key and value heads with `head_len` components each.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if the size overflows.
+    fn pages(&self, n_pages: usize, n_heads: usize, head_len: usize) -> Result<Self::Pages, OpError>;
+
+    /// Activations from host memory.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if `values` is no whole number of rows.
+    fn upload(&self, values: &[f32], width: usize) -> Result<Self::Tensor, OpError>;
+
+    /// Activations to host memory, row by row.
+    fn download(&self, x: &Self::Tensor) -> Vec<f32>;
+
+    /// Rows and width.
+    fn shape(&self, x: &Self::Tensor) -> [usize; 2];
+
+    /// The same values as `[_, width]`.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if `width` does not divide the number of values.
+    fn reshape(&self, x: Self::Tensor, width: usize) -> Result<Self::Tensor, OpError>;
+
+    /// Columns `range` of every row.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if the range does not lie inside the row.
+    fn columns(&self, x: &Self::Tensor, range: std::ops::Range<usize>) -> Result<Self::Tensor, OpError>;
+
+    /// The rows `rows`, in that order; a row may be named more than once.
+    ///
+    /// # Errors
+    /// [`OpError::Index`] for a row that is not there.
+    fn rows(&self, x: &Self::Tensor, rows: &[usize]) -> Result<Self::Tensor, OpError>;
+
+    /// The rows of `a`, then those of `b`.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if the widths differ.
+    fn concat(&self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor, OpError>;
+
+    /// Rows `ids` of `table`.
+    ///
+    /// # Errors
+    /// [`OpError::Index`] for an id outside of the table.
+    fn embed(&self, table: &Self::Table, ids: &[u32]) -> Result<Self::Tensor, OpError>;
+
+    /// `a + b`, elementwise.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if the shapes differ.
+    fn add(&self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor, OpError>;
+
+    /// Multiplies each row by its factor.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if there is not one factor a row.
+    fn scale_rows(&self, x: &Self::Tensor, factors: &[f32]) -> Result<Self::Tensor, OpError>;
+
+    /// `x · wᵀ + bias`, `[T, n_in]` to `[T, n_out]`, through matrix 0 of `w`.
+    ///
+    /// Unquantised weights: each output adds the products of every [`DENSE_BLOCK`] inputs one after another with fused
+    /// multiply-add, from 0, and the sums of the blocks one after another, from 0; then the bias. Quantised weights: the row goes to eight bits ([`Activation`](crate::quant::Activation)),
+    /// each group gives an exact integer sum and one fused multiply-add (and one more where the format has offsets).
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if the widths disagree.
+    fn linear(&self, w: &Self::Matrix, bias: Option<&Self::Vector>, x: &Self::Tensor) -> Result<Self::Tensor, OpError>;
+
+    /// Normalises each `width`-long part of every row by its root mean square, then multiplies by `gain`.
+    ///
+    /// `x` is `[T, n·width]`; `gain`, if any, is `[width]`. `eps` is added to the mean square, inside the root. Sums
+    /// in the order of [`sum_squares`](crate::math::sum_squares).
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if `width` does not divide the row or is not the gain's.
+    fn rms_norm(
+        &self,
+        x: &Self::Tensor,
+        gain: Option<&Self::Vector>,
+        width: usize,
+        eps: f32,
+    ) -> Result<Self::Tensor, OpError>;
+
+    /// Subtracts the row's mean, divides by its standard deviation (`eps` added to the variance), multiplies by `gain`
+    /// and adds `bias`.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if `gain` or `bias` is not as long as the row.
+    fn layer_norm(
+        &self,
+        x: &Self::Tensor,
+        gain: &Self::Vector,
+        bias: &Self::Vector,
+        eps: f32,
+    ) -> Result<Self::Tensor, OpError>;
+
+    /// Rotates every head of every row: a pair (a, b) becomes (a·cos − b·sin, a·sin + b·cos).
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if a row is no whole number of heads or `rotation` has another number of rows.
+    fn rope(&self, x: &Self::Tensor, rotation: &Rotation) -> Result<Self::Tensor, OpError>;
+
+    /// Writes each row's keys and values, `[T, K·C]`, to its slot: `page · PAGE_LEN + position % PAGE_LEN`.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if widths or counts disagree, [`OpError::Index`] for a slot that is not there.
+    fn store(
+        &self,
+        pages: &mut Self::Pages,
+        k: &Self::Tensor,
+        v: &Self::Tensor,
+        slots: &[usize],
+    ) -> Result<(), OpError>;
+
+    /// Softmax attention of `q`, `[T, H·C]`, over the stored keys that each row may see; scores are divided by √C.
+    /// Query head h reads key head h / (H / K).
+    ///
+    /// Online softmax over pages in order of position; see [`attend_page`](crate::math::attend_page) for the order of
+    /// additions.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if widths or counts disagree or a row sees nothing, [`OpError::Index`] for a page that is
+    /// not there.
+    fn attention(&self, q: &Self::Tensor, pages: &Self::Pages, rows: &[RowKeys<'_>]) -> Result<Self::Tensor, OpError>;
+
+    /// The `top_k` experts with the largest logits of each row, `[T, E]`; equal logits go to the lower expert.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if `top_k` is 0 or more than E.
+    fn route(&self, logits: &Self::Tensor, top_k: usize) -> Result<Self::Routing, OpError>;
+
+    /// The choices of each row, lower expert first: `[T, top_k]`.
+    fn choices(&self, routing: &Self::Routing) -> Vec<Choice>;
+
+    /// Each row, multiplied by its score, once for each of its experts; grouped by expert: `[T·top_k, D]`.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if `routing` is of another number of rows.
+    fn send(&self, x: &Self::Tensor, routing: &Self::Routing) -> Result<Self::Tensor, OpError>;
+
+    /// [`linear`](Self::linear) of sent rows, each through its expert's matrix.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if widths or the number of experts disagree.
+    fn experts(&self, w: &Self::Matrix, x: &Self::Tensor, routing: &Self::Routing) -> Result<Self::Tensor, OpError>;
+
+    /// Adds the experts' outputs to the rows they came from, lower expert first: `onto` plus `[T·top_k, D]`.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if the shapes disagree.
+    fn combine(&self, onto: &Self::Tensor, y: &Self::Tensor, routing: &Self::Routing) -> Result<Self::Tensor, OpError>;
+
+    /// `silu(gate) · up` of `[T, 2F]`, gate in the first half of each row: `[T, F]`.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if the width is odd.
+    fn swiglu(&self, gate_up: &Self::Tensor) -> Result<Self::Tensor, OpError>;
+
+    /// `x · Φ(x)`, the exact (error function) form.
+    fn gelu(&self, x: &Self::Tensor) -> Self::Tensor;
+}

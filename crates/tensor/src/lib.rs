@@ -1,0 +1,19 @@
+//! What a device computes, without saying how: the [`Device`] trait, shapes, the formats that weights are stored
+//! in, and [`Reference`], the slow obvious device that defines every result.
+//!
+//! Legend of shape letters, the same in all crates: T rows in this step, D model width, H query heads, K key/value
+//! heads, C components of one head, F feed-forward width, E experts, V vocabulary, P positions in a page.
+
+pub mod bytes;
+pub mod device;
+pub mod error;
+pub mod format;
+pub mod math;
+pub mod quant;
+pub mod reference;
+
+pub use bytes::Bytes;
+pub use device::{Choice, DENSE_BLOCK, Device, PAGE_LEN, Pairing, Rotation, RowKeys, WeightSource};
+pub use error::OpError;
+pub use format::{Format, Orientation};
+pub use reference::Reference;

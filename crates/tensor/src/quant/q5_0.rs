@@ -1,0 +1,38 @@
+//! Q5_0: an f16 scale, the fifth bits of the 32 values in 4 bytes, then 16 bytes of nibbles in halves; 16 is subtracted
+//! from each five-bit number.
+
+use super::fit::Levels;
+use super::packing::{add_fifth_bits, pack_fifth_bits, pack_nibbles, unpack_nibbles};
+use super::{Block, f16_at, put_f16};
+
+pub(super) struct Q5_0;
+
+const LEVELS: Levels = Levels { low: -16.0, high: 15.0 };
+
+impl Block for Q5_0 {
+    const NAME: &'static str = "Q5_0";
+    const LEN: usize = 32;
+    const BYTES: usize = 22;
+    const GROUP: usize = 32;
+    const OFFSETS: bool = false;
+
+    fn encode(values: &[f32], block: &mut [u8]) {
+        let scale = LEVELS.fit_f16_scale(values);
+        put_f16(block, 0, scale);
+        let mut codes = [0; 32];
+        LEVELS.codes(values, scale, 0.0, &mut codes);
+        pack_fifth_bits(&codes, &mut block[2..6]);
+        pack_nibbles(&codes, &mut block[6..]);
+    }
+
+    #[inline]
+    fn integers(block: &[u8], q: &mut [i8], scale: &mut [f32], offset: &mut [f32]) {
+        scale[0] = f16_at(block, 0);
+        offset[0] = 0.0;
+        unpack_nibbles(&block[6..], q);
+        add_fifth_bits(&block[2..6], q);
+        for q in q {
+            *q -= 16;
+        }
+    }
+}

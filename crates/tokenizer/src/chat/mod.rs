@@ -1,0 +1,111 @@
+//! Conversations, and the two ways to write one as a prompt.
+
+mod date;
+mod dump;
+mod llama4;
+mod methods;
+mod opaque;
+mod template;
+
+pub use llama4::{Llama4Chat, ToolPlacement};
+pub use template::ChatTemplate;
+
+use serde_json::Value;
+
+use crate::{ChatError, Segment};
+
+/// Who speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The operator's instructions.
+    System,
+    /// The user.
+    User,
+    /// The model.
+    Assistant,
+    /// A tool's result; Llama 4 writes `ipython`.
+    Tool,
+}
+
+/// A part of a message.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Part {
+    /// Text. Neighbouring texts of a message are one text.
+    Text(String),
+    /// An image; images are numbered through the whole conversation, from 0.
+    Image,
+    /// A structured tool result, written as JSON.
+    Json(Value),
+}
+
+/// A call that the model made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToolCall {
+    /// The identifier that the tool's answer refers to, if the wire format has one.
+    pub id: Option<String>,
+    /// The function's name.
+    pub name: String,
+    /// The arguments as a value; on OpenAI's wire they are JSON text and must be parsed first.
+    pub arguments: Value,
+}
+
+/// A message of a conversation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said, in order.
+    pub content: Vec<Part>,
+    /// Calls that an assistant's message makes.
+    pub tool_calls: Vec<ToolCall>,
+    /// The call that a tool's message answers.
+    pub tool_call_id: Option<String>,
+}
+
+impl Message {
+    /// A message of one text.
+    pub fn text(role: Role, text: impl Into<String>) -> Self {
+        Self::new(role, vec![Part::Text(text.into())])
+    }
+
+    /// A message of these parts.
+    pub fn new(role: Role, content: Vec<Part>) -> Self {
+        Self { role, content, tool_calls: Vec::new(), tool_call_id: None }
+    }
+
+    fn has_images(&self) -> bool {
+        self.content.contains(&Part::Image)
+    }
+}
+
+/// How a model wants conversations written.
+#[derive(Debug)]
+pub enum ChatFormat {
+    /// Llama 4's own format, as code.
+    Llama4(Llama4Chat),
+    /// A checkpoint's own template.
+    Template(Box<ChatTemplate>),
+}
+
+impl ChatFormat {
+    /// Writes a conversation as segments, the beginning-of-text token included where the format has one.
+    ///
+    /// `tools` are function definitions in OpenAI's form; none and an empty list are the same.
+    /// `add_generation_prompt` asks for the opening of the assistant's next turn.
+    ///
+    /// # Errors
+    /// [`ChatError::Conversation`] if the format cannot express the conversation, [`ChatError::Template`] if the
+    /// template fails on it.
+    pub fn render(
+        &self,
+        messages: &[Message],
+        tools: Option<&[Value]>,
+        add_generation_prompt: bool,
+    ) -> Result<Vec<Segment>, ChatError> {
+        let tools = tools.filter(|tools| !tools.is_empty());
+        match self {
+            Self::Llama4(chat) => chat.render(messages, tools, add_generation_prompt),
+            Self::Template(template) => template.render(messages, tools, add_generation_prompt),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+"""Token ids and logits from the llama.cpp that the wheel `xllamacpp` carries, through its C functions.
+
+The wheel's own classes give only the most likely tokens of a generated text; the library inside it exports the whole C
+interface.  Its parameter structs differ from release to release, so none is spelled out here: they are passed as opaque
+blocks, larger than any release's struct (which both calling conventions in use allow for a last argument), filled by the
+library's own `*_default_params`.  One number is set, the context length, the first field of its struct, and it is read
+back.  Sequences are decoded token by token, which needs no field of the batch struct at all.
+"""
+import ctypes
+import importlib.util
+
+import numpy
+
+
+class Opaque(ctypes.Structure):
+    """1 KiB, aligned like a pointer; llama.cpp's parameter structs are about 150 bytes."""
+    _fields_ = [("words", ctypes.c_uint32 * 254), ("aligned", ctypes.c_void_p)]
+
+
+_POINTER, _I32, _U32 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_uint32
+_FLOATS, _IDS = ctypes.POINTER(ctypes.c_float), ctypes.POINTER(_I32)
+_LOG = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, _POINTER)
+# name: (result, arguments)
+_FUNCTIONS = {
+    "llama_backend_init": (None, []),
+    "llama_log_set": (None, [_LOG, _POINTER]),
+    "llama_model_default_params": (Opaque, []),
+    "llama_model_load_from_file": (_POINTER, [ctypes.c_char_p, Opaque]),
+    "llama_model_free": (None, [_POINTER]),
+    "llama_model_get_vocab": (_POINTER, [_POINTER]),
+    "llama_vocab_n_tokens": (_I32, [_POINTER]),
+    "llama_tokenize": (_I32, [_POINTER, ctypes.c_char_p, _I32, _IDS, _I32, ctypes.c_bool, ctypes.c_bool]),
+    "llama_context_default_params": (Opaque, []),
+    "llama_init_from_model": (_POINTER, [_POINTER, Opaque]),
+    "llama_free": (None, [_POINTER]),
+    "llama_n_ctx": (_U32, [_POINTER]),
+    "llama_set_n_threads": (None, [_POINTER, _I32, _I32]),
+    "llama_batch_get_one": (Opaque, [_IDS, _I32]),
+    "llama_decode": (_I32, [_POINTER, Opaque]),
+    "llama_get_logits_ith": (_FLOATS, [_POINTER, _I32]),
+}
+
+
+class LlamaCpp:
+    """One GGUF model, open in llama.cpp."""
+
+    def __init__(self, path):
+        lib = ctypes.CDLL(importlib.util.find_spec("xllamacpp.xllamacpp").origin)
+        for name, (result, arguments) in _FUNCTIONS.items():
+            function = getattr(lib, name)
+            function.restype, function.argtypes = result, arguments
+        self._lib = lib
+        self._silence = _LOG(lambda _level, _text, _data: None)      # must outlive the library's use of it
+        lib.llama_log_set(self._silence, None)
+        lib.llama_backend_init()
+        self._model = lib.llama_model_load_from_file(str(path).encode(), lib.llama_model_default_params())
+        if not self._model:
+            raise RuntimeError(f"llama.cpp does not load '{path}'")
+        self._vocab = lib.llama_model_get_vocab(self._model)
+
+    def close(self):
+        self._lib.llama_model_free(self._model)
+
+    def tokenize(self, text):
+        """Ids of `text`, nothing added, no control token recognised."""
+        raw = text.encode()
+        ids = (_I32 * (len(raw) + 8))()
+        n_ids = self._lib.llama_tokenize(self._vocab, raw, len(raw), ids, len(ids), False, False)
+        if n_ids < 0:
+            raise RuntimeError(f"llama.cpp does not tokenise {text!r}")
+        return list(ids[:n_ids])
+
+    def logits(self, ids):
+        """`[T,V]` float32: the logits after each of `ids`, from an empty context."""
+        lib = self._lib
+        params = lib.llama_context_default_params()
+        params.words[0] = len(ids)
+        context = lib.llama_init_from_model(self._model, params)
+        try:
+            if not context or lib.llama_n_ctx(context) < len(ids):
+                raise RuntimeError(f"llama.cpp gives no context of {len(ids)} tokens; this wheel's structs are unknown")
+            # One thread: its spinning barriers make more of them far slower on a busy machine.
+            lib.llama_set_n_threads(context, 1, 1)
+            n_vocab = lib.llama_vocab_n_tokens(self._vocab)
+            out, token = numpy.empty((len(ids), n_vocab), numpy.float32), (_I32 * 1)()
+            for i, token[0] in enumerate(ids):
+                if lib.llama_decode(context, lib.llama_batch_get_one(token, 1)) != 0:
+                    raise RuntimeError(f"llama.cpp fails at token {i}")
+                out[i] = numpy.ctypeslib.as_array(lib.llama_get_logits_ith(context, -1), (n_vocab,))
+            return out
+        finally:
+            if context:
+                lib.llama_free(context)

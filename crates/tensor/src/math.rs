@@ -4,7 +4,7 @@
 //! that set's code, and since Rust never reorders floating-point operations the bits stay the same. Sums that would
 //! otherwise be one long chain run over [`LANES`] chains with a fixed fold.
 
-use crate::device::PAGE_LEN;
+use crate::device::{DENSE_BLOCK, PAGE_LEN};
 
 /// Chains of a row sum.
 pub const LANES: usize = 16;
@@ -293,9 +293,9 @@ pub fn choose(logits: &[f32], top_k: usize) -> Vec<crate::Choice> {
 
 /// Takes the slots `begin..end` of one page into `state`.
 ///
-/// `keys` is the page's `[C, PAGE_LEN]` of one key head, `values` its `[PAGE_LEN, C]`. Each score is a chain of fused
-/// multiply-adds along C, then times `scale`. What was summed so far is rescaled once a page; the page's weights are
-/// added to the total in the order of position, and so is each weighted value, by fused multiply-add.
+/// `keys` is the page's `[C, PAGE_LEN]` of one key head, `values` its `[PAGE_LEN, C]`. Each score is a dot
+/// product in the order of a dense linear, times `scale`. What was summed so far is rescaled once a page; the page's
+/// weights are added to the total in the order of position, and so is each weighted value, by fused multiply-add.
 #[inline(always)]
 pub fn attend_page(
     q: &[f32],
@@ -306,9 +306,15 @@ pub fn attend_page(
     state: &mut Softmax<'_>,
 ) {
     let mut scores = [0.0f32; PAGE_LEN];
-    for (q, keys) in q.iter().zip(keys.as_chunks::<PAGE_LEN>().0) {
+    for (q, keys) in q.chunks(DENSE_BLOCK).zip(keys.as_chunks::<PAGE_LEN>().0.chunks(DENSE_BLOCK)) {
+        let mut sums = [0.0f32; PAGE_LEN];
+        for (q, keys) in q.iter().zip(keys) {
+            for i in 0..PAGE_LEN {
+                sums[i] = q.mul_add(keys[i], sums[i]);
+            }
+        }
         for i in 0..PAGE_LEN {
-            scores[i] = q.mul_add(keys[i], scores[i]);
+            scores[i] += sums[i];
         }
     }
     let mut largest = state.largest;

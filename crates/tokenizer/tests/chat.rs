@@ -155,7 +155,7 @@ fn a_template_writes_control_and_the_conversation_stays_text() {
         id("<|header_end|>"),
         Segment::Text("\n".into()),
         id("<|eot|>"),
-        Segment::Text("\n\n".into()),
+        Segment::Text("\n".into()),
         id("<|header_start|>"),
         Segment::Text("assistant".into()),
         id("<|header_end|>"),
@@ -239,7 +239,7 @@ fn tools_and_calls_reach_a_template() {
     let tool = r#"{"type": "function", "function": {"name": "get_weather", "description": "Weather of a city", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}"#;
     assert_eq!(
         written(source, &[calls, result], Some(&tools())),
-        Ok(format!("function get_weather {tool}\ncity: string!\nc1 f({{\"b\": 1, \"a\": [\"<|eot|>\"]}})\nc1: 12\n"))
+        Ok(format!("function get_weather {tool}\ncity: string!c1 f({{\"b\": 1, \"a\": [\"<|eot|>\"]}})\nc1: 12\n"))
     );
 }
 

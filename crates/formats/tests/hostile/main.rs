@@ -165,7 +165,8 @@ fn the_largest_accepted_description_stays_within_the_budget() {
         let (parsed, parse_peak) = meter::peak(|| parse(parser, &bytes));
         let (opened, open_peak) = meter::peak(|| Checkpoint::open(&path));
         let peak = parse_peak.max(open_peak);
-        (parsed.unwrap(), opened.unwrap());
+        parsed.unwrap();
+        opened.unwrap();
         println!("{name}: {accepted} entries in {size} bytes: {parse_peak} to parse, {open_peak} to open");
         assert!(peak <= size + SPARE_BYTES, "{name}: {peak} bytes for {size}");
     }

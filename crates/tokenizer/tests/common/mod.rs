@@ -120,18 +120,14 @@ pub fn sentence_piece() -> GgufVocabulary {
 pub fn json() -> Value {
     let gguf = gguf("llama-bpe");
     let n_added = CONTROLS.len() + 1;
-    let text = gguf.tokens.iter().enumerate().skip(n_added);
-    let vocab: serde_json::Map<String, Value> = text.map(|(id, t)| (t.clone(), Value::from(id))).collect();
-    let added: Vec<Value> = gguf.tokens[..n_added]
-        .iter()
-        .enumerate()
-        // Numbered after the vocabulary, as the library does.
-        .map(|(n, t)| {
-            json!({"id": n_added + vocab.len() + n, "content": t, "special": t != "<tool>",
+    let vocab: serde_json::Map<String, Value> =
+        gguf.tokens[n_added..].iter().enumerate().map(|(id, t)| (t.clone(), id.into())).collect();
+    // Numbered after the vocabulary, as the library does.
+    let added = gguf.tokens[..n_added].iter().zip(vocab.len()..).map(|(t, id)| {
+        json!({"id": id, "content": t, "special": t != "<tool>",
             "single_word": false, "lstrip": false, "rstrip": false, "normalized": false})
-        })
-        .collect();
-    let vocab: serde_json::Map<String, Value> = vocab.into_iter().map(|(t, id)| (t, id.as_u64().into())).collect();
+    });
+    let added: Vec<Value> = added.collect();
     let pattern = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
     json!({
         "version": "1.0",

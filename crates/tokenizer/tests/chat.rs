@@ -120,17 +120,17 @@ fn what_the_format_cannot_say_is_refused() {
 /// A small template in the manner of the released ones.
 const CHATML: &str = "{{- bos_token -}}
 {%- for message in messages %}
+    {%- set ns = namespace(content='') %}
     {%- if message['content'] is string -%}
-        {%- set content = message.content | trim %}
+        {%- set ns.content = message.content | trim %}
     {%- else %}
-        {%- set content = '' %}
         {%- for part in message['content'] %}
             {%- if part.type == 'image' %}
-                {%- set content = content + '<|image|>' %}
+                {%- set ns.content = ns.content + '<|image|>' %}
             {%- endif %}
         {%- endfor %}
     {%- endif %}
-    {{- '<|header_start|>' + message['role'] + '<|header_end|>\n' + content + '<|eot|>' + '\n' }}
+    {{- '<|header_start|>' + message['role'] + '<|header_end|>\n' + ns.content + '<|eot|>' + '\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}
 {{ '<|header_start|>assistant<|header_end|>\n' }}
@@ -252,7 +252,10 @@ fn a_template_may_refuse_and_may_not_run_away() {
         ("{% set ns = namespace(s='x') %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}", "fuel"),
         ("{{ 'x' * 99999999 }}", "fuel"),
         ("{{ messages[0].content[1:] }}", "cut a text"),
-        ("{% for c in messages[0].content %}{{ c }} {% endfor %}", "cut a text"),
+        (
+            "{% set c = messages[0].content %}{% if c is string %}{% for l in c %}{{ l }} {% endfor %}{% endif %}",
+            "cut a text",
+        ),
         ("{{ messages[0].content.nothing() }}", "unknown method"),
         ("{{ messages[0].content|nothing }}", "nothing"),
         ("{% include 'other' %}", "other"),

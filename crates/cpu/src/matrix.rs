@@ -8,7 +8,7 @@ use crate::kernels::{Dense, Integers, Quantised, ROWS, Scales};
 use crate::pack;
 use crate::pool::Pool;
 
-/// A linear map, or one for each expert, packed in groups of [`ROWS`] output rows.
+/// A linear map, or one for each expert, packed in groups of `ROWS` output rows.
 #[derive(Debug)]
 pub struct Matrix {
     parts: Vec<Part>,

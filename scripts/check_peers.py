@@ -8,6 +8,7 @@ Fetched from the Python package registry, into target/peers, unless this interpr
 `transformers` and `torch`.  The model is SmolLM2-135M-Instruct (GGUF, Q4_1), fetched by fetch_smollm2.py.
   tokens        the ids of 20 texts, against llama.cpp
   gguf          the next-token distribution at every position of 2,048 tokens of prose, and the perplexity, against llama.cpp
+                and, as the measure of what eight-bit activations leave open, llama.cpp against itself in other batches
   f32, bf16     the same file dequantised to safetensors, against transformers in float32 arithmetic (--transformers)
   llama4        ids of the real Llama 4 tokenizer.model against known vectors
 Where the registry does not answer nothing is compared; the script says so, and fails unless --allow-offline is given.
@@ -32,6 +33,9 @@ FILES_ONLY = {"llama_models": "llama-models==0.3.0"}
 # Two windows, each read from an empty context: the second shows that nothing leaks from the first.
 WINDOW_TOKENS, N_WINDOWS = 1024, 2
 MAX_MEAN_KL, MAX_PERPLEXITY_CHANGE = 1e-3, 5e-3
+# Both engines round activations to eight bits, and the least difference before a rounding is another rounding after it.
+# llama.cpp differs by more than MAX_MEAN_KL from itself when its kernel for many rows read the prompt; see docs/log.md.
+MAX_KL_OVER_ITSELF = 1.25
 # Float32 against float32 over 30 layers: logits reach 40, and 30 layers of 2⁻²⁴ rounding leave about 1e-4; ten times that.
 MAX_F32_ERROR = 2e-3
 
@@ -168,15 +172,18 @@ class Difference:
         import numpy
         return float(numpy.exp(numpy.mean(self._surprise[whose])))
 
-    def holds(self, max_error=None):
+    def mean_kl(self):
+        return sum(self.kl) / len(self.kl)
+
+    def holds(self, max_error=None, max_kl=MAX_MEAN_KL):
         change = abs(self.perplexity("puna") / self.perplexity("peer") - 1)
-        return (sum(self.kl) / len(self.kl) < MAX_MEAN_KL and change < MAX_PERPLEXITY_CHANGE
+        return (self.mean_kl() < max_kl and change < MAX_PERPLEXITY_CHANGE
                 and (max_error is None or self.max_error <= max_error))
 
     def __str__(self):
         n = len(self.kl)
         peer, puna = self.perplexity("peer"), self.perplexity("puna")
-        return (f"{n} positions, KL mean {sum(self.kl) / n:.2e} max {max(self.kl):.2e}, perplexity {puna:.4f} against "
+        return (f"{n} positions, KL mean {self.mean_kl():.2e} max {max(self.kl):.2e}, perplexity {puna:.4f} against "
                 f"{peer:.4f} ({100 * (puna / peer - 1):+.3f} %), same choice {100 * sum(self.same_choice) / n:.2f} %, "
                 f"largest logit error {self.max_error:.2e}")
 
@@ -208,10 +215,16 @@ def check_tokens(report, puna, peer, model):
 
 
 def check_gguf(report, puna, peer, model, ids):
-    difference = Difference()
+    difference, itself = Difference(), Difference()
+    half = WINDOW_TOKENS // 2
     for window in windows(ids):
-        difference.add(window, peer.logits(window), puna.logits(model, window))
-    report.add("gguf", difference.holds(), f"{difference} (llama.cpp)")
+        expected = peer.logits(window)
+        difference.add(window, expected, puna.logits(model, window))
+        itself.add(window[half - 1:], expected[half - 1:], peer.logits(window, together=half))
+    limit = max(MAX_MEAN_KL, MAX_KL_OVER_ITSELF * itself.mean_kl())
+    report.add("gguf", difference.holds(max_kl=limit), f"{difference} (llama.cpp)")
+    print(f"     llama.cpp against itself, {half} tokens read at once: KL mean {itself.mean_kl():.2e}; "
+          f"the bar for puna is {limit:.2e}")
 
 
 def check_folders(report, puna, model, ids, scratch):

@@ -4,7 +4,8 @@ The wheel's own classes give only the most likely tokens of a generated text; th
 interface.  Its parameter structs differ from release to release, so none is spelled out here: they are passed as opaque
 blocks, larger than any release's struct (which both calling conventions in use allow for a last argument), filled by the
 library's own `*_default_params`.  One number is set, the context length, the first field of its struct, and it is read
-back.  Sequences are decoded token by token, which needs no field of the batch struct at all.
+back.  A batch asks for its last logits only, which needs no field of
+the batch struct at all.
 """
 import ctypes
 import importlib.util
@@ -70,8 +71,11 @@ class LlamaCpp:
             raise RuntimeError(f"llama.cpp does not tokenise {text!r}")
         return list(ids[:n_ids])
 
-    def logits(self, ids):
-        """`[T,V]` float32: the logits after each of `ids`, from an empty context."""
+    def logits(self, ids, together=0):
+        """`[T,V]` float32: the logits after each of `ids`, from an empty context.
+
+        The first `together` ids are read as one batch, which gives logits only after its last: those come first then.
+        """
         lib = self._lib
         params = lib.llama_context_default_params()
         params.words[0] = len(ids)
@@ -82,10 +86,13 @@ class LlamaCpp:
             # One thread: its spinning barriers make more of them far slower on a busy machine.
             lib.llama_set_n_threads(context, 1, 1)
             n_vocab = lib.llama_vocab_n_tokens(self._vocab)
-            out, token = numpy.empty((len(ids), n_vocab), numpy.float32), (_I32 * 1)()
-            for i, token[0] in enumerate(ids):
-                if lib.llama_decode(context, lib.llama_batch_get_one(token, 1)) != 0:
-                    raise RuntimeError(f"llama.cpp fails at token {i}")
+            batches = [ids[:together]] if together else []
+            batches += [[token] for token in ids[together:]]
+            out = numpy.empty((len(batches), n_vocab), numpy.float32)
+            for i, batch in enumerate(batches):
+                batch_ids = (_I32 * len(batch))(*batch)      # the batch points at it
+                if lib.llama_decode(context, lib.llama_batch_get_one(batch_ids, len(batch))) != 0:
+                    raise RuntimeError(f"llama.cpp fails at batch {i}")
                 out[i] = numpy.ctypeslib.as_array(lib.llama_get_logits_ith(context, -1), (n_vocab,))
             return out
         finally:

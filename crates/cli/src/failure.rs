@@ -17,6 +17,28 @@ const MEMORY: u8 = 3;
 /// A model or its files are broken, incomplete or of an unknown kind.
 const MODEL: u8 = 5;
 
+/// A defect of this program.
+const INTERNAL: u8 = 70;
+
+/// Runs a command. Its error becomes a message and an exit code, and so does a panic: both are the process's last word.
+pub fn guard(command: impl FnOnce() -> anyhow::Result<ExitCode> + std::panic::UnwindSafe) -> ExitCode {
+    std::panic::set_hook(Box::new(|info| {
+        let what = info.payload_as_str().unwrap_or("of an unknown kind");
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        eprintln!("error: a defect of puna {}: {what} ({place})", env!("CARGO_PKG_VERSION"));
+        eprintln!("hint:  please report this line with the command; RUST_BACKTRACE=1 adds where it came from");
+        let trace = std::backtrace::Backtrace::capture();
+        if trace.status() == std::backtrace::BacktraceStatus::Captured {
+            eprintln!("{trace}");
+        }
+    }));
+    match std::panic::catch_unwind(command) {
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) => report(&error),
+        Err(_) => ExitCode::from(INTERNAL),
+    }
+}
+
 /// An error with a way out.
 #[derive(Debug)]
 pub struct Hinted {
@@ -92,10 +114,54 @@ fn code(error: &anyhow::Error) -> u8 {
 }
 
 fn hint(error: &anyhow::Error) -> Option<&'static str> {
-    error.chain().find_map(|cause| match cause.downcast_ref::<EngineError>()? {
-        EngineError::TooLong { .. } => Some("give a larger --ctx, or a shorter prompt"),
-        EngineError::Full { .. } => Some("give a larger --ctx"),
-        EngineError::Empty => Some("write a prompt, or pipe one in"),
-        _ => None,
+    error.chain().find_map(|cause| {
+        if let Some(error) = cause.downcast_ref::<FormatError>() {
+            return Some(match error {
+                FormatError::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
+                    "name a GGUF file, or a folder with config.json and its .safetensors files"
+                }
+                FormatError::Io { .. } => "check the path and its permissions",
+                FormatError::Corrupt { .. } => "the file is damaged or incomplete: fetch it again and compare its size",
+                FormatError::Unsupported { .. } | FormatError::Missing { .. } => {
+                    "a model is a GGUF file, or a folder with config.json and its .safetensors files"
+                }
+            });
+        }
+        match cause.downcast_ref::<TokenizerError>() {
+            Some(TokenizerError::Corrupt { .. }) => {
+                return Some("the file is damaged or incomplete: fetch it again and compare its size");
+            }
+            Some(TokenizerError::Unsupported { .. }) => {
+                return Some("BPE tokenizers are supported: tokenizer.json, Llama 4's tokenizer.model, GGUF");
+            }
+            None => {}
+        }
+        if let Some(ChatError::Template { .. } | ChatError::MissingControl { .. }) = cause.downcast_ref() {
+            return Some("--raw continues a prompt without the chat format");
+        }
+        if let Some(LlamaError::Missing { .. } | LlamaError::Weight { .. }) = cause.downcast_ref() {
+            return Some("config and weights do not belong together, or a file is missing: fetch the model again");
+        }
+        match cause.downcast_ref::<EngineError>()? {
+            EngineError::TooLong { .. } => Some("give a larger --ctx, or a shorter prompt"),
+            EngineError::Full { .. } => Some("give a larger --ctx"),
+            EngineError::Empty => Some("write a prompt, or pipe one in"),
+            EngineError::Media(_) => Some("PNG, JPEG, WebP and GIF images are read"),
+            _ => None,
+        }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::panic)]
+    fn a_panic_gives_its_own_exit_code() {
+        let code = guard(|| panic!("on purpose"));
+        assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(70)));
+        let code = guard(|| Err(usage("a", "b")));
+        assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(2)));
+    }
 }

@@ -1,8 +1,10 @@
 //! The `puna` binary: arguments, environment, exit codes, choosing the device.
 
+mod answer;
 mod chat;
 mod commands;
 mod failure;
+mod interrupt;
 mod model;
 mod output;
 mod repl;
@@ -21,8 +23,8 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match arguments.command.run(&mut Arguments::command()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failure::report(&error),
-    }
+    failure::guard(|| {
+        interrupt::install()?;
+        arguments.command.run(&mut Arguments::command())
+    })
 }

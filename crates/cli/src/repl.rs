@@ -1,16 +1,15 @@
 //! A conversation at the terminal.
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use cpu::Cpu;
-use engine::{Event, Request};
+use engine::Request;
 use rustyline::error::ReadlineError;
 
+use crate::answer::Answer;
 use crate::chat::Chat;
-use crate::commands::stats;
-use crate::output::{line, write};
+use crate::output::line;
 
 const HELP: &str = "/image FILE  put a picture before the next message
 /system TEXT start again with another system message
@@ -18,7 +17,7 @@ const HELP: &str = "/image FILE  put a picture before the next message
 /help        this
 /bye         leave (also Ctrl-D)";
 
-/// Reads messages and answers them until the end of input. Ctrl-C drops the line being written.
+/// Reads messages and answers them until the end of input. Ctrl-C drops the line being written, or the rest of an answer.
 pub fn hold(mut chat: Chat<Cpu>, request: &Request, system: Option<&str>, with_stats: bool) -> Result<()> {
     let mut editor = rustyline::DefaultEditor::new()?;
     let history = history_file();
@@ -55,7 +54,7 @@ pub fn hold(mut chat: Chat<Cpu>, request: &Request, system: Option<&str>, with_s
             }
             "/image" => match std::fs::read(rest.trim()) {
                 Ok(bytes) => images.push(bytes),
-                Err(error) => eprintln!("error: {}: {error}", rest.trim()),
+                Err(error) => eprintln!("error: /image {}: {error}", rest.trim()),
             },
             _ => {
                 let taken = std::mem::take(&mut images);
@@ -83,36 +82,12 @@ fn turn(
 ) -> Result<()> {
     chat.user(system, input, images)?;
     let content = chat.render()?;
-    let mut answer = String::new();
-    let mut failed = None;
-    let started = std::time::Instant::now();
-    let mut first = None;
-    let finished = chat.generate(content, request, &mut |event| {
-        let text = match event {
-            Event::Prefill { .. } => return ControlFlow::Continue(()),
-            Event::Token { text, .. } => {
-                first.get_or_insert_with(|| started.elapsed());
-                text
-            }
-            Event::Tail(text) => text,
-        };
-        answer.push_str(text);
-        match write(text) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
-        }
-    })?;
-    if let Some(error) = failed {
-        return Err(error.into());
-    }
+    let answer = Answer::stream(chat, content, request, true)?;
     line("")?;
     if with_stats {
-        eprintln!("{}", stats(&finished, first.unwrap_or_default(), started.elapsed()));
+        eprintln!("{}", answer.stats());
     }
-    chat.assistant(answer);
+    chat.assistant(answer.text);
     Ok(())
 }
 

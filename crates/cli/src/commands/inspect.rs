@@ -6,8 +6,9 @@ use anyhow::{Context, Result};
 use comfy_table::{Table, presets};
 use engine::media::{Size, grid};
 use formats::Checkpoint;
-use formats::config::{Ffn, LayerConfig, ModelConfig};
+use formats::config::{Architecture, Ffn, LayerConfig, ModelConfig, RopeScaling, TextConfig};
 use serde_json::{Value, json};
+use tensor::Pairing;
 
 use crate::failure::usage;
 use crate::model;
@@ -99,18 +100,21 @@ fn facts(checkpoint: &Checkpoint) -> Result<Vec<(&'static str, String)>> {
     let mut facts = vec![
         ("path", checkpoint.path.display().to_string()),
         ("files", if checkpoint.is_gguf() { "GGUF".into() } else { "Hugging Face".into() }),
-        ("architecture", format!("{:?}", config.architecture)),
+        ("architecture", architecture(config.architecture).into()),
         ("parameters", thousands(parameters.total)),
         ("routed experts", thousands(parameters.routed_experts)),
         ("vision tower", thousands(parameters.vision_tower)),
         ("projector", thousands(parameters.projector)),
         ("width", text.hidden_size.to_string()),
-        ("heads", format!("{} of {}, {} for keys and values", text.n_heads, text.head_len, text.n_kv_heads)),
+        (
+            "attention",
+            format!("{} heads, {} for keys and values, {} wide", text.n_heads, text.n_kv_heads, text.head_len),
+        ),
         ("vocabulary", text.vocab_size.to_string()),
         ("positions", text.max_positions.to_string()),
-        ("rotation", format!("theta {}, {:?}, {:?}", text.rope.theta, text.rope.scaling, text.pairing)),
-        ("norm", format!("eps {:e}{}", text.rms_eps, if text.qk_norm { ", also on rotated q and k" } else { "" })),
-        ("end tokens", format!("{:?}", text.eos)),
+        ("rotation", rotation(text)),
+        ("RMS norm", format!("eps {:e}{}", text.rms_eps, if text.qk_norm { ", also on rotated q and k" } else { "" })),
+        ("end tokens", text.eos.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")),
         ("weights", weights(checkpoint)),
     ];
     if let Some(vision) = &config.vision {
@@ -127,6 +131,30 @@ fn facts(checkpoint: &Checkpoint) -> Result<Vec<(&'static str, String)>> {
         template.map_or("none".into(), |t| format!("{} bytes (--template shows it)", t.len())),
     ));
     Ok(facts)
+}
+
+fn architecture(architecture: Architecture) -> &'static str {
+    match architecture {
+        Architecture::Llama4 => "Llama 4, text and images",
+        Architecture::Llama4Text => "Llama 4, text",
+        Architecture::Llama => "Llama",
+    }
+}
+
+fn rotation(text: &TextConfig) -> String {
+    let pairs = match text.pairing {
+        Pairing::Interleaved => "neighbours",
+        Pairing::Halves => "halves",
+    };
+    let scaling = match &text.rope.scaling {
+        RopeScaling::None => "not scaled".into(),
+        RopeScaling::Linear { factor } => format!("scaled by {factor}"),
+        RopeScaling::Llama3 { factor, low, high, original } => {
+            format!("scaled by {factor} from {original} positions, bands {low} to {high}")
+        }
+        RopeScaling::Divisors => "scaled by the divisors in the file".into(),
+    };
+    format!("theta {}, pairs of {pairs}, {scaling}", text.rope.theta)
 }
 
 /// The chat template, from its own file or from the tokenizer's.

@@ -6,9 +6,9 @@ mod run;
 mod tokenize;
 mod trace;
 
-use anyhow::Result;
+use std::process::ExitCode;
 
-pub use run::stats;
+use anyhow::Result;
 
 /// Commands.
 #[derive(clap::Subcommand)]
@@ -30,13 +30,14 @@ impl Command {
     ///
     /// # Errors
     /// Whatever ended it early; `failure::report` gives the exit code.
-    pub fn run(self, top: &mut clap::Command) -> Result<()> {
+    pub fn run(self, top: &mut clap::Command) -> Result<ExitCode> {
         match self {
-            Self::Run(command) => command.run(),
-            Self::Inspect(command) => command.run(),
-            Self::Trace(command) => command.run(),
-            Self::Tokenize(command) => command.run(),
-            Self::Completions(command) => command.run(top),
+            Self::Run(command) => return command.run(),
+            Self::Inspect(command) => command.run()?,
+            Self::Trace(command) => command.run()?,
+            Self::Tokenize(command) => command.run()?,
+            Self::Completions(command) => command.run(top)?,
         }
+        Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,18 +1,20 @@
 //! `puna run`.
 
 use std::io::{IsTerminal, Read};
-use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use cpu::Cpu;
 use engine::sampling::SamplingParams;
-use engine::{Event, FinishReason, Finished, Request};
+use engine::{FinishReason, Request};
 use serde_json::json;
 
+use crate::answer::Answer;
 use crate::chat::Chat;
 use crate::failure::usage;
-use crate::output::{line, token_bar, write};
+use crate::interrupt::INTERRUPTED;
+use crate::output::{line, write};
 use crate::{model, repl};
 
 /// Answer a prompt, or hold a conversation
@@ -137,19 +139,23 @@ fn fresh_seed() -> u64 {
 }
 
 impl Run {
-    pub fn run(self) -> Result<()> {
+    pub fn run(self) -> Result<ExitCode> {
         let prompt = self.prompt()?;
         if prompt.is_none() && (self.json || !self.image.is_empty()) {
             return Err(usage("there is no prompt", "write one after the flags, or pipe it in"));
         }
-        let images =
-            self.image.iter().map(|path| std::fs::read(path).with_context(|| format!("reading {}", path.display())));
+        let images = self.image.iter().map(|path| {
+            std::fs::read(path).map_err(|e| usage(format!("--image {}: {e}", path.display()), "check the path"))
+        });
         let images = images.collect::<Result<Vec<_>>>()?;
         let chat = Chat::open(&self.model, self.mmproj.as_deref(), self.device.open(), self.ctx)?;
         let request = self.sampling.request(&chat);
         match prompt {
             Some(prompt) => self.answer(chat, &request, &prompt, &images),
-            None => repl::hold(chat, &request, self.system.as_deref(), self.stats),
+            None => {
+                repl::hold(chat, &request, self.system.as_deref(), self.stats)?;
+                Ok(ExitCode::SUCCESS)
+            }
         }
     }
 
@@ -167,63 +173,35 @@ impl Run {
         Ok(Some(text.strip_suffix('\n').map_or(text.clone(), str::to_owned)))
     }
 
-    fn answer(&self, mut chat: Chat<Cpu>, request: &Request, prompt: &str, images: &[Vec<u8>]) -> Result<()> {
+    fn answer(&self, mut chat: Chat<Cpu>, request: &Request, prompt: &str, images: &[Vec<u8>]) -> Result<ExitCode> {
         let content = if self.raw {
             chat.raw(prompt, images)?
         } else {
             chat.user(self.system.as_deref(), prompt, images)?;
             chat.render()?
         };
-        let mut text = String::new();
-        let mut ids = Vec::new();
-        let is_json = self.json;
-        let mut failed = None;
-        let bar = token_bar("reading the prompt", content.known.len());
-        let started = std::time::Instant::now();
-        let mut first = None;
-        let finished = chat.generate(content, request, &mut |event| {
-            let piece = match event {
-                Event::Prefill { n_done, .. } => {
-                    bar.set_position(n_done as u64);
-                    return ControlFlow::Continue(());
-                }
-                Event::Token { id, text, .. } => {
-                    bar.finish_and_clear();
-                    first.get_or_insert_with(|| started.elapsed());
-                    ids.push(id);
-                    text
-                }
-                Event::Tail(text) => text,
-            };
-            text.push_str(piece);
-            match if is_json { Ok(()) } else { write(piece) } {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    failed = Some(error);
-                    ControlFlow::Break(())
-                }
-            }
-        })?;
-        if let Some(error) = failed {
-            return Err(error.into());
-        }
+        let answer = Answer::stream(&mut chat, content, request, !self.json)?;
         if self.json {
-            line(&report(&finished, &text, &ids, request).to_string())?;
-        } else if !text.ends_with('\n') {
+            line(&report(&answer, request).to_string())?;
+        } else if !answer.text.ends_with('\n') {
             write("\n")?;
         }
         if self.stats {
-            eprintln!("{}", stats(&finished, first.unwrap_or_default(), started.elapsed()));
+            eprintln!("{}", answer.stats());
         }
-        Ok(())
+        Ok(match answer.finished.reason {
+            FinishReason::Cancelled => ExitCode::from(INTERRUPTED),
+            FinishReason::Stop | FinishReason::Length => ExitCode::SUCCESS,
+        })
     }
 }
 
-fn report(finished: &Finished, text: &str, ids: &[u32], request: &Request) -> serde_json::Value {
+fn report(answer: &Answer, request: &Request) -> serde_json::Value {
+    let finished = &answer.finished;
     json!({
         "version": 1,
-        "text": text,
-        "ids": ids,
+        "text": answer.text,
+        "ids": answer.ids,
         "finish_reason": match finished.reason {
             FinishReason::Stop => "stop",
             FinishReason::Length => "length",
@@ -236,17 +214,4 @@ fn report(finished: &Finished, text: &str, ids: &[u32], request: &Request) -> se
             "completion_tokens": finished.n_completion,
         },
     })
-}
-
-/// One line of counts and speed.
-pub fn stats(finished: &Finished, first: std::time::Duration, total: std::time::Duration) -> String {
-    let n_new = finished.n_prompt - finished.n_cached;
-    let decode = (total.saturating_sub(first)).as_secs_f64();
-    format!(
-        "{n_new} prompt tokens in {:.2} s ({:.1}/s), {} tokens in {decode:.2} s ({:.1}/s)",
-        first.as_secs_f64(),
-        n_new as f64 / first.as_secs_f64().max(1e-9),
-        finished.n_completion,
-        finished.n_completion.saturating_sub(1) as f64 / decode.max(1e-9),
-    )
 }

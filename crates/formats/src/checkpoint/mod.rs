@@ -134,8 +134,8 @@ impl Checkpoint {
             Some("json") => Self::around(path, &folder, path, BTreeMap::new()),
             _ => Err(FormatError::unsupported(
                 path,
-                "path",
-                "is neither a folder nor a .gguf, .safetensors or .json file",
+                "type of file",
+                "neither a folder nor a .gguf, .safetensors or .json file",
             )),
         }
     }

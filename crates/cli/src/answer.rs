@@ -1,0 +1,79 @@
+//! One answer, streamed as it is made.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use engine::{Content, Event, Finished, Request};
+use tensor::Device;
+
+use crate::chat::Chat;
+use crate::interrupt;
+use crate::output::{token_bar, write};
+
+/// An answer with what it took.
+pub struct Answer {
+    pub text: String,
+    pub ids: Vec<u32>,
+    pub finished: Finished,
+    to_first_token: Duration,
+    total: Duration,
+}
+
+impl Answer {
+    /// Answers `content`, writing the text to standard output as it comes if `is_shown`.
+    ///
+    /// Ctrl-C ends the answer where it stands, with [`engine::FinishReason::Cancelled`].
+    pub fn stream<D: Device>(
+        chat: &mut Chat<D>,
+        content: Content<D::Tensor>,
+        request: &Request,
+        is_shown: bool,
+    ) -> Result<Self> {
+        let (mut text, mut ids) = (String::new(), Vec::new());
+        let (mut to_first_token, mut closed) = (None, None);
+        let bar = token_bar("reading the prompt", content.known.len());
+        let watch = interrupt::Watch::begin();
+        let started = Instant::now();
+        let finished = chat.generate(content, request, &mut |event| {
+            let piece = match event {
+                Event::Prefill { n_done, .. } => {
+                    bar.set_position(n_done as u64);
+                    ""
+                }
+                Event::Token { id, text, .. } => {
+                    bar.finish_and_clear();
+                    to_first_token.get_or_insert_with(|| started.elapsed());
+                    ids.push(id);
+                    text
+                }
+                Event::Tail(text) => text,
+            };
+            text.push_str(piece);
+            if is_shown && !piece.is_empty() {
+                closed = write(piece).err();
+            }
+            if closed.is_some() || watch.is_interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        bar.finish_and_clear();
+        let total = started.elapsed();
+        match closed {
+            Some(error) => Err(error.into()),
+            None => Ok(Self { text, ids, finished, to_first_token: to_first_token.unwrap_or(total), total }),
+        }
+    }
+
+    /// One line of counts and speed.
+    pub fn stats(&self) -> String {
+        let n_new = self.finished.n_prompt - self.finished.n_cached;
+        let (first, decode) =
+            (self.to_first_token.as_secs_f64(), self.total.saturating_sub(self.to_first_token).as_secs_f64());
+        let n = self.finished.n_completion;
+        // The first token comes out of reading the prompt.
+        format!(
+            "{n_new} prompt tokens in {first:.2} s ({:.1}/s), {n} tokens in {decode:.2} s ({:.1}/s)",
+            n_new as f64 / first.max(1e-9),
+            n.saturating_sub(1) as f64 / decode.max(1e-9),
+        )
+    }
+}

@@ -146,6 +146,7 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
             EngineError::TooLong { .. } => Some("give a larger --ctx, or a shorter prompt"),
             EngineError::Full { .. } => Some("give a larger --ctx"),
             EngineError::Empty => Some("write a prompt, or pipe one in"),
+            EngineError::Sampling(_) => Some("`puna run --help` says what each flag takes"),
             EngineError::Media(_) => Some("PNG, JPEG, WebP and GIF images are read"),
             _ => None,
         }

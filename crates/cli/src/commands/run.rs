@@ -141,7 +141,8 @@ fn fresh_seed() -> u64 {
 impl Run {
     pub fn run(self) -> Result<ExitCode> {
         let prompt = self.prompt()?;
-        if prompt.is_none() && (self.json || !self.image.is_empty()) {
+        let is_conversation = prompt.is_none() && !self.json && self.image.is_empty();
+        if !is_conversation && prompt.as_ref().is_none_or(String::is_empty) {
             return Err(usage("there is no prompt", "write one after the flags, or pipe it in"));
         }
         let images = self.image.iter().map(|path| {

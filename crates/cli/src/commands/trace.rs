@@ -71,6 +71,10 @@ impl Trace {
 
     fn trace<D: Device>(&self, dev: D, ids: &[u32]) -> Result<Seen> {
         let checkpoint = model::open_checkpoint(&self.model, self.mmproj.as_deref())?;
+        let n_vocab = checkpoint.config.text.vocab_size;
+        if let Some(id) = ids.iter().find(|id| usize::try_from(**id).is_ok_and(|id| id >= n_vocab)) {
+            return Err(usage(format!("id {id} is not one of the model's {n_vocab} tokens"), "give ids below that"));
+        }
         let model = model::load(&dev, &checkpoint)?;
         let wanted = |name: &str| self.only.is_empty() || self.only.iter().any(|prefix| name.starts_with(prefix));
         let mut seen = Seen::new();

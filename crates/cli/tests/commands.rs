@@ -1,0 +1,218 @@
+//! The binary from outside: what it prints, where, and how it ends.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
+
+use tempfile::TempDir;
+
+/// A model that answers nonsense, always the same.
+static MODEL: LazyLock<TempDir> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    it::speaking::write(folder.path()).expect("the toy is written");
+    folder
+});
+
+fn toy(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/toy").join(name)
+}
+
+/// `puna` with `arguments`, and `input` on its standard input.
+fn puna(arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_puna"))
+        .args(arguments)
+        .env_remove("PUNA_MODEL")
+        .env_remove("PUNA_THREADS")
+        .env_remove("RUST_BACKTRACE")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("puna starts");
+    // A command that refuses its arguments does not read.
+    let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
+    child.wait_with_output().expect("puna ends")
+}
+
+/// Standard output of a command that has to succeed, and must say nothing on standard error.
+fn ok(arguments: &[&str], input: &str) -> String {
+    let output = puna(arguments, input);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    assert_eq!(errors, "", "{arguments:?}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+fn json(arguments: &[&str], input: &str) -> serde_json::Value {
+    serde_json::from_str(&ok(arguments, input)).expect("JSON")
+}
+
+/// The message of a command that has to end with `code`; standard output stays empty.
+fn refused(arguments: &[&str], code: i32) -> String {
+    let output = puna(arguments, "");
+    let errors = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
+    assert_eq!(output.stdout, b"", "{arguments:?}");
+    errors
+}
+
+fn model() -> &'static str {
+    MODEL.path().to_str().expect("UTF-8")
+}
+
+#[test]
+fn a_prompt_is_answered_from_an_argument_and_from_standard_input() {
+    let flags = ["run", "-m", model(), "--temp", "0", "--max-tokens", "12"];
+    let from_argument = ok(&[&flags[..], &["Hello"]].concat(), "");
+    assert_eq!(from_argument, ok(&flags, "Hello\n"));
+    let report = json(&[&flags[..], &["--json", "Hello"]].concat(), "");
+    assert_eq!(report["version"], 1);
+    assert_eq!(report["finish_reason"], "length");
+    assert_eq!(report["usage"]["completion_tokens"], 12);
+    // <|begin_of_text|>, a header of three ids with "user" as four bytes, …
+    assert_eq!(report["usage"]["prompt_tokens"], 1 + (2 + 4 + 2) + 5 + 1 + (2 + 9 + 2));
+    assert_eq!(report["ids"].as_array().map(Vec::len), Some(12));
+    assert_eq!(report["text"].as_str().map(|text| format!("{}\n", text.trim_end_matches('\n'))), Some(from_argument));
+}
+
+#[test]
+fn a_seed_repeats_an_answer_and_threads_do_not_change_it() {
+    let answer = |more: &[&str]| {
+        json(&[&["run", "-m", model(), "--temp", "1.5", "--max-tokens", "20", "--json", "Hi"], more].concat(), "")["ids"]
+            .clone()
+    };
+    let one = answer(&["--seed", "7", "--threads", "1"]);
+    assert_eq!(one, answer(&["--seed", "7", "--threads", "2"]));
+    assert_ne!(one, answer(&["--seed", "8"]));
+}
+
+#[test]
+fn a_stop_text_ends_the_answer_before_it() {
+    let answer = |more: &[&str]| {
+        let flags = ["run", "-m", model(), "--temp", "0", "--max-tokens", "30", "--raw", "--json", "abc"];
+        json(&[&flags[..], more].concat(), "")
+    };
+    let whole = answer(&[]);
+    let text = whole["text"].as_str().expect("a text");
+    let stop: String = text.chars().skip(4).take(2).collect();
+    let cut = answer(&["--stop", &stop]);
+    assert_eq!(cut["finish_reason"], "stop");
+    assert_eq!(cut["text"].as_str(), text.split(&stop).next());
+    // A bias that forbids the first token changes the answer.
+    let first = whole["ids"][0].as_u64().expect("an id");
+    assert_ne!(answer(&["--logit-bias", &format!("{first}=-100")])["ids"][0], whole["ids"][0]);
+}
+
+#[test]
+fn an_image_is_seen() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let answers: Vec<serde_json::Value> = [[255, 0, 0], [0, 0, 255]]
+        .iter()
+        .enumerate()
+        .map(|(i, colour)| {
+            let path = folder.path().join(format!("{i}.png"));
+            image::RgbImage::from_pixel(24, 24, image::Rgb(*colour)).save(&path).expect("a picture is written");
+            let path = path.to_str().expect("UTF-8");
+            json(&["run", "-m", model(), "--temp", "0", "--max-tokens", "30", "--json", "--image", path, "What?"], "")
+        })
+        .collect();
+    let words = json(&["run", "-m", model(), "--max-tokens", "1", "--json", "What?"], "");
+    let costs = json(&["inspect", model(), "--image-size", "24x24", "--json"], "");
+    assert_eq!(
+        answers[0]["usage"]["prompt_tokens"].as_u64(),
+        words["usage"]["prompt_tokens"].as_u64().zip(costs["images"][0]["tokens"].as_u64()).map(|(a, b)| a + b),
+        "{costs}"
+    );
+    assert_ne!(answers[0]["ids"], answers[1]["ids"]);
+}
+
+#[test]
+fn a_trace_holds_the_goldens() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (scout, out) = (toy("scout"), folder.path().join("trace.safetensors"));
+    let golden = scout.join("golden.safetensors");
+    let golden = formats::safetensors::parse(&golden, &formats::map_file(&golden).expect("mapped")).expect("parsed");
+    let of = |tensors: &[formats::Tensor], name: &str| {
+        let tensor = tensors.iter().find(|t| t.name == name).expect(name).clone();
+        tensor.bytes.as_chunks::<4>().0.iter().copied().map(f32::from_le_bytes).collect::<Vec<_>>()
+    };
+    let ids = golden.iter().find(|t| t.name == "long/input_ids").expect("ids");
+    let ids: Vec<String> =
+        ids.bytes.as_chunks::<8>().0.iter().map(|raw| i64::from_le_bytes(*raw).to_string()).collect();
+    for device in [&[][..], &["--reference"]] {
+        let (scout, out) = (scout.to_str().expect("UTF-8"), out.to_str().expect("UTF-8"));
+        ok(&[&["trace", scout, "--ids", &ids.join(","), "--out", out], device].concat(), "");
+        let seen = formats::safetensors::parse(Path::new(out), &formats::map_file(Path::new(out)).expect("mapped"));
+        let seen = seen.expect("parsed");
+        for name in ["embeds", "layer.0.attn", "layer.7.ffn", "layer.3.router_logits", "final_norm", "logits"] {
+            let (got, want) = (of(&seen, name), of(&golden, &format!("long/{name}")));
+            assert_eq!(got.len(), want.len(), "{name}");
+            assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() < 2e-5), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_config_alone_is_inspected() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = folder.path().join("config.json");
+    std::fs::copy(toy("maverick").join("config.json"), &config).expect("copied");
+    let path = config.to_str().expect("UTF-8");
+    let text = ok(&["inspect", path], "");
+    assert!(text.contains("none, a config alone"), "{text}");
+    let whole = json(&["inspect", toy("maverick").to_str().expect("UTF-8"), "--json"], "");
+    let alone = json(&["inspect", path, "--json"], "");
+    assert_eq!(whole["parameters"], alone["parameters"]);
+    let stored: u64 =
+        whole["tensors"].as_array().expect("tensors").iter().map(|t| t["bytes"].as_u64().unwrap_or(0)).sum();
+    assert_eq!(whole["parameters"]["total"].as_u64(), Some(stored / 4));
+    assert!(refused(&["run", "-m", path, "Hi"], 2).contains("holds no weights"));
+}
+
+#[test]
+fn the_spelling_of_a_control_token_is_text() {
+    let ids = json(&["tokenize", "-m", model(), "--json", "<|eot|>é"], "");
+    assert_eq!(ids["ids"], serde_json::json!(b"<|eot|>\xc3\xa9"));
+}
+
+#[test]
+fn bad_input_is_named_with_the_way_out() {
+    let broken = tempfile::tempdir().expect("a temporary folder");
+    let truncated = broken.path().join("model.gguf");
+    std::fs::write(&truncated, b"GGUF\x03\0\0\0\xff").expect("written");
+    let truncated = truncated.to_str().expect("UTF-8");
+    let m = model();
+    for (arguments, code, names) in [
+        (&["run", "-m", "/nonexistent", "Hi"][..], 5, "/nonexistent"),
+        (&["inspect", truncated], 5, "model.gguf"),
+        (&["run", "-m", truncated, "Hi"], 5, "model.gguf"),
+        (&["run", "-m", m, "--temp=-1", "Hi"], 2, "temperature"),
+        (&["run", "-m", m, "--ctx", "99999999", "Hi"], 2, "--ctx 99999999"),
+        (&["run", "-m", m, "--ctx", "4", "Hi"], 2, "the context holds"),
+        (&["run", "-m", m, "--image", "/nonexistent.png", "Hi"], 2, "/nonexistent.png"),
+        (&["run", "-m", m, "--image", truncated, "Hi"], 2, "image"),
+        (&["run", "-m", m, "--json"], 2, "prompt"),
+        (&["trace", m, "--ids", "1,99999", "--out", "/nonexistent/x"], 2, "99999"),
+        (&["trace", m, "--ids", "1", "--out", "/nonexistent/x"], 5, "/nonexistent/x"),
+        (&["inspect", m, "--image-size", "0x5"], 2, "0x5"),
+    ] {
+        let message = refused(arguments, code);
+        assert!(message.starts_with("error: ") && message.contains(names), "{arguments:?}: {message}");
+        assert!(message.contains("\nhint:  "), "{arguments:?}: {message}");
+    }
+    // The argument parser's own messages.
+    assert!(refused(&["rum"], 2).contains("run"));
+    assert!(refused(&["run", "-m", m, "--temperatur", "1", "Hi"], 2).contains("--temperature"));
+}
+
+#[test]
+fn no_command_has_more_than_25_flags() {
+    for command in ["run", "inspect", "trace", "tokenize", "completions"] {
+        let help = ok(&[command, "--help"], "");
+        let n_flags = help.lines().filter(|line| line.trim_start().starts_with('-')).count();
+        assert!((1..=25).contains(&n_flags), "{command}: {n_flags}");
+    }
+    assert!(ok(&["--help"], "").lines().count() <= 24);
+    assert!(ok(&["completions", "bash"], "").contains("complete"));
+}

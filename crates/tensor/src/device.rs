@@ -8,7 +8,7 @@ pub const PAGE_LEN: usize = 16;
 
 /// Inputs of an unquantised linear map that are added in one chain of fused multiply-adds; the chains' sums are added
 /// one after another. Shorter chains lose less to rounding than one along the whole input.
-pub const DENSE_BLOCK: usize = 32;
+pub const DENSE_BLOCK: usize = 16;
 
 /// A stored weight: `n_matrices` matrices of `n_out` outputs by `n_in` inputs, one after another in `bytes`.
 #[derive(Debug, Clone)]

@@ -9,6 +9,7 @@ the batch struct at all.
 """
 import ctypes
 import importlib.util
+import time
 
 import numpy
 
@@ -98,3 +99,27 @@ class LlamaCpp:
         finally:
             if context:
                 lib.llama_free(context)
+
+    def time_greedy(self, ids, n_tokens, n_threads):
+        """Seconds of each of `n_tokens` greedy choices after `ids`, which are read as one batch."""
+        lib = self._lib
+        params = lib.llama_context_default_params()
+        params.words[0] = len(ids) + n_tokens
+        context = lib.llama_init_from_model(self._model, params)
+        if not context:
+            raise RuntimeError("llama.cpp gives no context")
+        try:
+            lib.llama_set_n_threads(context, n_threads, n_threads)
+            n_vocab = lib.llama_vocab_n_tokens(self._vocab)
+            batch, seconds = list(ids), []
+            for _ in range(n_tokens):
+                begin = time.perf_counter()
+                batch_ids = (_I32 * len(batch))(*batch)
+                if lib.llama_decode(context, lib.llama_batch_get_one(batch_ids, len(batch))) != 0:
+                    raise RuntimeError("llama.cpp fails")
+                logits = numpy.ctypeslib.as_array(lib.llama_get_logits_ith(context, -1), (n_vocab,))
+                batch = [int(logits.argmax())]
+                seconds.append(time.perf_counter() - begin)
+            return seconds
+        finally:
+            lib.llama_free(context)

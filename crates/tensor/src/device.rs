@@ -289,8 +289,9 @@ pub trait Device: Send + Sync {
     /// `x · wᵀ + bias`, `[T, n_in]` to `[T, n_out]`, through matrix 0 of `w`.
     ///
     /// Unquantised weights: each output adds the products of every [`DENSE_BLOCK`] inputs one after another with fused
-    /// multiply-add, from 0, and the sums of the blocks one after another, from 0; then the bias. Quantised weights: the row goes to eight bits ([`Activation`](crate::quant::Activation)),
-    /// each group gives an exact integer sum and one fused multiply-add (and one more where the format has offsets).
+    /// multiply-add, from 0, and the sums of the blocks one after another, from 0; then the bias. Quantised weights:
+    /// the row goes to eight bits ([`Activation`](crate::quant::Activation)), each group gives an exact integer sum and
+    /// one fused multiply-add (and one more where the format has offsets).
     ///
     /// # Errors
     /// [`OpError::Shape`] if the widths disagree.

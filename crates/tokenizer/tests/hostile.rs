@@ -3,12 +3,20 @@
 #![allow(clippy::panic)] // a failed expectation outside of a test function is a failed test
 
 mod common;
+// The same allocator that counts for the other parsers.
+#[path = "../../formats/tests/hostile/meter.rs"]
+mod meter;
 
 use serde_json::{Value, json};
 use tokenizer::{GgufVocabulary, SpecialTokens, Tokenizer, TokenizerError};
 
-/// Fails unless `made` is an error about `file` that contains `names`.
-fn refused(what: &str, made: Result<Tokenizer, TokenizerError>, file: &str, names: &str) {
+/// Bytes that a refusal may hold at once beyond the file itself.
+const SPARE_BYTES: usize = 1 << 20;
+
+/// Fails unless `make`, of a file of `size` bytes, is an error about `file` that contains `names`.
+fn refused(what: &str, size: usize, make: impl FnOnce() -> Result<Tokenizer, TokenizerError>, file: &str, names: &str) {
+    let (made, peak) = meter::peak(make);
+    assert!(peak <= size + SPARE_BYTES, "{what}: held {peak} bytes for a file of {size}");
     let error = made.err().unwrap_or_else(|| panic!("{what}: was accepted")).to_string();
     let why = error.strip_prefix(&format!("{file}: ")).unwrap_or_else(|| panic!("{what}: names no file: {error}"));
     assert!(why.contains(names), "{what}: does not name '{names}': {error}");
@@ -113,7 +121,8 @@ fn broken_tokenizer_json_is_refused() {
     ];
     for (path, value, names) in &cases {
         let what = format!("{path} = {}", value.to_string().chars().take(80).collect::<String>());
-        refused(&what, Tokenizer::from_json("tokenizer.json", &changed(path, value.clone())), "tokenizer.json", names);
+        let bytes = changed(path, value.clone());
+        refused(&what, bytes.len(), || Tokenizer::from_json("tokenizer.json", &bytes), "tokenizer.json", names);
     }
     let sound = common::json().to_string();
     let mut n = cases.len();
@@ -124,7 +133,7 @@ fn broken_tokenizer_json_is_refused() {
         ("too deep", "[".repeat(100_000).into_bytes(), "not JSON"),
         ("trailing", [sound.as_bytes(), b"x"].concat(), "not JSON"),
     ] {
-        refused(what, Tokenizer::from_json("tokenizer.json", &bytes), "tokenizer.json", names);
+        refused(what, bytes.len(), || Tokenizer::from_json("tokenizer.json", &bytes), "tokenizer.json", names);
         n += 1;
     }
     println!("{n} broken tokenizer.json files refused");
@@ -186,12 +195,12 @@ fn broken_rank_files_are_refused() {
         ("not text", [sound.as_bytes(), b"\xff"].concat(), format!("byte {}", sound.len())),
     ];
     for (what, bytes, names) in &cases {
-        let made = Tokenizer::from_ranks("tokenizer.model", bytes, SpecialTokens::llama4());
-        refused(what, made, "tokenizer.model", names);
+        let make = || Tokenizer::from_ranks("tokenizer.model", bytes, SpecialTokens::llama4());
+        refused(what, bytes.len(), make, "tokenizer.model", names);
     }
     for specials in [SpecialTokens::new(["a", "a"]), SpecialTokens::new([""])] {
-        let made = Tokenizer::from_ranks("tokenizer.model", sound.as_bytes(), specials);
-        refused("special tokens", made, "tokenizer.model", "special tokens");
+        let make = || Tokenizer::from_ranks("tokenizer.model", sound.as_bytes(), specials);
+        refused("special tokens", sound.len(), make, "tokenizer.model", "special tokens");
     }
     println!("{} broken rank files refused", cases.len() + 2);
 }
@@ -249,7 +258,7 @@ fn broken_gguf_vocabularies_are_refused() {
     println!("{} broken GGUF vocabularies refused", cases.len());
     for (vocabulary, names) in cases {
         let what = names.to_owned();
-        refused(&what, Tokenizer::from_gguf(vocabulary), "model.gguf", names);
+        refused(&what, 0, || Tokenizer::from_gguf(vocabulary), "model.gguf", names);
     }
 }
 
@@ -269,8 +278,9 @@ fn broken_tokenizer_configs_are_refused() {
         (r#"{"chat_template": [{"name": "rag", "template": "x"}]}"#, "chat_template: none is named 'default'"),
     ];
     for (config, names) in cases {
-        let made = common::from_json(&common::json()).with_config("tokenizer_config.json", config.as_bytes());
-        refused(config, made, "tokenizer_config.json", names);
+        let sound = common::from_json(&common::json());
+        let make = || sound.with_config("tokenizer_config.json", config.as_bytes());
+        refused(config, config.len(), make, "tokenizer_config.json", names);
     }
     println!("{} broken tokenizer configs refused", cases.len());
 }

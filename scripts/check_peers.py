@@ -66,6 +66,8 @@ LLAMA4_VECTORS = {
     "<|eot|>": [40, 104, 81, 359, 159276],
     "\n\n": [368], "user": [1556], "assistant": [140680], "system": [15651], "ipython": [607, 6934],
 }
+# The prompt of one user's message "Hi", up to the end of its turn, and the header of the answer.
+LLAMA4_HI = [200000, 200005, 1556, 200006, 368, 25181, 200008] + [200005, 140680, 200006, 368]
 
 
 class Failure(Exception):
@@ -131,8 +133,8 @@ class Puna:
             raise Failure(f"puna {arguments[0]} ended with {done.returncode}: {done.stderr.strip()[-300:]}")
         return done.stdout
 
-    def tokenize(self, model, text):
-        return json.loads(self._run("tokenize", "-m", model, "--json", "--", text))["ids"]
+    def tokenize(self, model, text, *flags):
+        return json.loads(self._run("tokenize", "-m", model, "--json", *flags, "--", text))["ids"]
 
     def logits(self, model, ids):
         """`[T,V]` float32."""
@@ -252,7 +254,10 @@ def check_llama4_tokenizer(report, puna, path):
         got = puna.tokenize(path, text)
         if got != expected:
             wrong.append(f"{text!r}: expected {expected}, puna {got}")
-    n = len(LLAMA4_VECTORS)
+    got = puna.tokenize(path, "Hi", "--chat")
+    if got != LLAMA4_HI:
+        wrong.append(f"a user's Hi: expected {LLAMA4_HI}, puna {got}")
+    n = len(LLAMA4_VECTORS) + 1
     report.add("llama4", not wrong, f"{n - len(wrong)} of {n} vectors of the real tokenizer.model")
     print("\n".join(f"     {line}" for line in wrong), end="\n" if wrong else "")
 

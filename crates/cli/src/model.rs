@@ -62,13 +62,20 @@ pub fn load<D: Device>(dev: &D, checkpoint: &Checkpoint) -> Result<Model<D>> {
     Ok(model)
 }
 
-/// The tokenizer that `path` names: a model's, or a tokenizer file's own.
-pub fn open_tokenizer(path: &Path) -> Result<Tokenizer> {
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some("model") => from_ranks(path),
-        Some("json") => from_json(path, None),
-        _ => tokenizer_of(&open_checkpoint(path, None)?),
-    }
+/// The tokenizer that `path` names, a model's or a tokenizer file's own, with the chat format that goes with it.
+pub fn open_tokenizer(path: &Path) -> Result<(Tokenizer, Option<ChatFormat>)> {
+    let tokenizer = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("model") => from_ranks(path)?,
+        Some("json") => from_json(path, None)?,
+        _ => {
+            let checkpoint = open_checkpoint(path, None)?;
+            let tokenizer = tokenizer_of(&checkpoint)?;
+            let format = chat_format(&checkpoint, &tokenizer)?;
+            return Ok((tokenizer, format));
+        }
+    };
+    let format = Llama4Chat::new(&tokenizer).ok().map(ChatFormat::Llama4);
+    Ok((tokenizer, format))
 }
 
 fn from_ranks(path: &Path) -> Result<Tokenizer> {

@@ -177,6 +177,14 @@ fn the_spelling_of_a_control_token_is_text() {
 }
 
 #[test]
+fn the_ids_of_a_message_are_those_that_run_sends() {
+    let ids = json(&["tokenize", "-m", model(), "--json", "--chat", "What?"], "");
+    let run = json(&["run", "-m", model(), "--max-tokens", "1", "--json", "What?"], "");
+    assert_eq!(ids["ids"].as_array().map(Vec::len).map(|n| n as u64), run["usage"]["prompt_tokens"].as_u64());
+    assert_eq!(ids["tokens"][0], "<|begin_of_text|>");
+}
+
+#[test]
 fn bad_input_is_named_with_the_way_out() {
     let broken = tempfile::tempdir().expect("a temporary folder");
     let truncated = broken.path().join("model.gguf");

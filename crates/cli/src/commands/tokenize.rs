@@ -3,15 +3,17 @@
 use std::io::Read;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::json;
+use tokenizer::{Message, Piece, Role, encode_segments};
 
 use crate::model;
 use crate::output::line;
 
 /// Show the token ids of a text
 ///
-/// The text is encoded as it stands: no start token, and the spelling of a special token is ordinary text.
+/// The text is encoded as it stands: no start token, and the spelling of a special token is ordinary text. With --chat
+/// the ids are those that `run` gives the model for this prompt.
 #[derive(clap::Args)]
 pub struct Tokenize {
     /// The text; standard input if absent
@@ -19,6 +21,9 @@ pub struct Tokenize {
     /// A model (GGUF file or folder), or a tokenizer file alone
     #[arg(short, long, env = "PUNA_MODEL")]
     model: PathBuf,
+    /// As a user's message in the model's chat format, ready for the answer
+    #[arg(long)]
+    chat: bool,
     /// One object {"ids": [...], "tokens": [...]}
     #[arg(long)]
     json: bool,
@@ -26,7 +31,7 @@ pub struct Tokenize {
 
 impl Tokenize {
     pub fn run(self) -> Result<()> {
-        let tokenizer = model::open_tokenizer(&self.model)?;
+        let (tokenizer, format) = model::open_tokenizer(&self.model)?;
         let text = match self.text {
             Some(text) => text,
             None => {
@@ -35,7 +40,14 @@ impl Tokenize {
                 text
             }
         };
-        let ids = tokenizer.encode(&text);
+        let ids = if self.chat {
+            let format = format.context("this tokenizer comes without a chat format")?;
+            let segments = format.render(&[Message::text(Role::User, text)], None, true)?;
+            let pieces = encode_segments(&tokenizer, &segments);
+            pieces.into_iter().flat_map(|piece| if let Piece::Ids(ids) = piece { ids } else { Vec::new() }).collect()
+        } else {
+            tokenizer.encode(&text)
+        };
         let spell = |id: &u32| tokenizer.token_bytes(*id).map(|b| String::from_utf8_lossy(b).into_owned());
         let tokens: Vec<String> = ids.iter().map(|id| spell(id).unwrap_or_default()).collect();
         if self.json {

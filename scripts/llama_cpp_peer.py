@@ -7,6 +7,7 @@ library's own `*_default_params`.  One number is set, the context length, the fi
 back.  A batch asks for its last logits only, which needs no field of
 the batch struct at all.
 """
+import contextlib
 import ctypes
 import importlib.util
 import time
@@ -77,49 +78,42 @@ class LlamaCpp:
 
         The first `together` ids are read as one batch, which gives logits only after its last: those come first then.
         """
-        lib = self._lib
-        params = lib.llama_context_default_params()
-        params.words[0] = len(ids)
-        context = lib.llama_init_from_model(self._model, params)
-        try:
-            if not context or lib.llama_n_ctx(context) < len(ids):
-                raise RuntimeError(f"llama.cpp gives no context of {len(ids)} tokens; this wheel's structs are unknown")
-            # One thread: its spinning barriers make more of them far slower on a busy machine.
-            lib.llama_set_n_threads(context, 1, 1)
-            n_vocab = lib.llama_vocab_n_tokens(self._vocab)
+        # One thread: its spinning barriers make more of them far slower on a busy machine.
+        with self._context(len(ids), n_threads=1) as context:
             batches = [ids[:together]] if together else []
             batches += [[token] for token in ids[together:]]
-            out = numpy.empty((len(batches), n_vocab), numpy.float32)
-            for i, batch in enumerate(batches):
-                batch_ids = (_I32 * len(batch))(*batch)      # the batch points at it
-                if lib.llama_decode(context, lib.llama_batch_get_one(batch_ids, len(batch))) != 0:
-                    raise RuntimeError(f"llama.cpp fails at batch {i}")
-                out[i] = numpy.ctypeslib.as_array(lib.llama_get_logits_ith(context, -1), (n_vocab,))
-            return out
+            return numpy.stack([self._decode(context, batch).copy() for batch in batches])
+
+    def time_greedy(self, ids, n_tokens, n_threads):
+        """Seconds of each of `n_tokens` greedy choices after `ids`, which are read as one batch."""
+        with self._context(len(ids) + n_tokens, n_threads) as context:
+            batch, seconds = list(ids), []
+            for _ in range(n_tokens):
+                begin = time.perf_counter()
+                batch = [int(self._decode(context, batch).argmax())]
+                seconds.append(time.perf_counter() - begin)
+            return seconds
+
+    @contextlib.contextmanager
+    def _context(self, n_positions, n_threads):
+        """An empty context with room for `n_positions`."""
+        lib = self._lib
+        params = lib.llama_context_default_params()
+        params.words[0] = n_positions
+        context = lib.llama_init_from_model(self._model, params)
+        try:
+            if not context or lib.llama_n_ctx(context) < n_positions:
+                raise RuntimeError(f"llama.cpp gives no context of {n_positions} tokens; this wheel's structs are unknown")
+            lib.llama_set_n_threads(context, n_threads, n_threads)
+            yield context
         finally:
             if context:
                 lib.llama_free(context)
 
-    def time_greedy(self, ids, n_tokens, n_threads):
-        """Seconds of each of `n_tokens` greedy choices after `ids`, which are read as one batch."""
+    def _decode(self, context, batch):
+        """`[V]` float32, the logits after the last of `batch`: a view that the next call overwrites."""
         lib = self._lib
-        params = lib.llama_context_default_params()
-        params.words[0] = len(ids) + n_tokens
-        context = lib.llama_init_from_model(self._model, params)
-        if not context:
-            raise RuntimeError("llama.cpp gives no context")
-        try:
-            lib.llama_set_n_threads(context, n_threads, n_threads)
-            n_vocab = lib.llama_vocab_n_tokens(self._vocab)
-            batch, seconds = list(ids), []
-            for _ in range(n_tokens):
-                begin = time.perf_counter()
-                batch_ids = (_I32 * len(batch))(*batch)
-                if lib.llama_decode(context, lib.llama_batch_get_one(batch_ids, len(batch))) != 0:
-                    raise RuntimeError("llama.cpp fails")
-                logits = numpy.ctypeslib.as_array(lib.llama_get_logits_ith(context, -1), (n_vocab,))
-                batch = [int(logits.argmax())]
-                seconds.append(time.perf_counter() - begin)
-            return seconds
-        finally:
-            lib.llama_free(context)
+        ids = (_I32 * len(batch))(*batch)      # llama.cpp's batch points at it
+        if lib.llama_decode(context, lib.llama_batch_get_one(ids, len(batch))) != 0:
+            raise RuntimeError(f"llama.cpp fails at a batch of {len(batch)} tokens")
+        return numpy.ctypeslib.as_array(lib.llama_get_logits_ith(context, -1), (lib.llama_vocab_n_tokens(self._vocab),))

@@ -113,6 +113,9 @@ fn code(error: &anyhow::Error) -> u8 {
     FAILED
 }
 
+/// The way out where a file contradicts itself.
+const DAMAGED: &str = "the file is damaged or incomplete: fetch it again and compare its size";
+
 fn hint(error: &anyhow::Error) -> Option<&'static str> {
     error.chain().find_map(|cause| {
         if let Some(error) = cause.downcast_ref::<FormatError>() {
@@ -121,7 +124,7 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
                     "name a GGUF file, or a folder with config.json and its .safetensors files"
                 }
                 FormatError::Io { .. } => "check the path and its permissions",
-                FormatError::Corrupt { .. } => "the file is damaged or incomplete: fetch it again and compare its size",
+                FormatError::Corrupt { .. } => DAMAGED,
                 FormatError::Unsupported { .. } | FormatError::Missing { .. } => {
                     "a model is a GGUF file, or a folder with config.json and its .safetensors files"
                 }
@@ -129,7 +132,7 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
         }
         match cause.downcast_ref::<TokenizerError>() {
             Some(TokenizerError::Corrupt { .. }) => {
-                return Some("the file is damaged or incomplete: fetch it again and compare its size");
+                return Some(DAMAGED);
             }
             Some(TokenizerError::Unsupported { .. }) => {
                 return Some("BPE tokenizers are supported: tokenizer.json, Llama 4's tokenizer.model, GGUF");

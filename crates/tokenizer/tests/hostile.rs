@@ -85,7 +85,7 @@ fn broken_tokenizer_json_is_refused() {
         (added, json!({"id": 0, "content": ""}), "added_tokens[0]: content ''"),
         (added, json!({"id": 20, "content": "x", "special": true}), "added_tokens[0]: 'x' has id 20"),
         (added, json!({"id": 20, "content": "xyzzy", "special": true}), "added_tokens[0]: id 20 is taken"),
-        (added, json!({"id": 5000, "content": "xyzzy", "special": true}), "which leaves a gap before it"),
+        (added, json!({"id": 5000, "content": "xyzzy", "special": true}), "added_tokens: '<|end_of_text|>' has id"),
         (added, json!({"id": 4294967295u32, "content": "xyzzy"}), "id 4294967295 among only"),
         ("/added_tokens/14", json!({"id": 1, "content": "<|eot|>"}), "there twice"),
         (added, json!({"id": 1, "content": "x", "special": "no"}), "added_tokens[0]"),

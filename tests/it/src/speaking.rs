@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use formats::{DType, NewTensor};
 use serde_json::{Value, json};
 use tensor::Format;
@@ -62,26 +64,19 @@ pub fn write(folder: &Path) -> Result<()> {
 
 /// A rank file with a token for each byte, in their order.
 fn rank_file() -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let line = |byte: usize| {
-        let (high, low) = (char::from(LETTERS[byte >> 2]), char::from(LETTERS[(byte & 3) << 4]));
-        format!("{high}{low}== {byte}\n")
-    };
-    (0..256).map(line).collect()
+    (0..=255u8).map(|byte| format!("{} {byte}\n", STANDARD.encode([byte]))).collect()
 }
 
 /// `n_rows` rows of `width` f32: those of `bytes` again and again, each time smaller, so that no two are equal and bytes are likelier than
 /// control tokens.
 fn repeated(bytes: &[u8], n_own: usize, width: usize, n_rows: usize) -> Vec<u8> {
-    let value = |i: usize| {
-        let raw: [u8; 4] = std::array::from_fn(|k| bytes[4 * i + k]);
-        f32::from_le_bytes(raw)
-    };
+    let mut own = vec![0.0; n_own * width];
+    Format::F32.decode(bytes, &mut own);
     let mut out = Vec::with_capacity(4 * n_rows * width);
     for row in 0..n_rows {
         let scale = 1.0 / (1 + row / n_own) as f32;
         for column in 0..width {
-            out.extend((scale * value(row % n_own * width + column)).to_le_bytes());
+            out.extend((scale * own[row % n_own * width + column]).to_le_bytes());
         }
     }
     out

@@ -133,10 +133,8 @@ impl Source {
 fn encoded(format: Format, values: &[f32]) -> Vec<u8> {
     match format {
         Format::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        // Cut off, not rounded: what a number becomes does not matter here.
-        Format::BF16 => values.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect(),
-        // The toy's weights are small and normal: the exponent is moved, the mantissa cut off.
-        Format::F16 => values.iter().flat_map(|v| cut_to_f16(*v).to_le_bytes()).collect(),
+        Format::BF16 => values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
+        Format::F16 => values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
         Format::Block(kind) => {
             let blocks = values.chunks_exact(kind.len());
             let encode = |block: &[f32]| {
@@ -147,13 +145,6 @@ fn encoded(format: Format, values: &[f32]) -> Vec<u8> {
             blocks.flat_map(encode).collect()
         }
     }
-}
-
-fn cut_to_f16(value: f32) -> u16 {
-    let bits = value.to_bits();
-    let exponent = (bits >> 23 & 0xff) as i32 - 127 + 15;
-    let sign = (bits >> 16 & 0x8000) as u16;
-    if exponent <= 0 { sign } else { sign | (exponent.min(30) as u16) << 10 | (bits >> 13 & 0x3ff) as u16 }
 }
 
 /// Writes `tensors`; those with several rows in `format`.
@@ -168,6 +159,10 @@ fn write(path: &Path, metadata: &[(&str, Value)], tensors: &[Converted], format:
     Ok(gguf::write(path, metadata, &stored)?)
 }
 
+fn text(text: &str) -> Value {
+    Value::String(text.into())
+}
+
 fn write_decoder(path: &Path, source: &Source, format: Format) -> Result<()> {
     let named = |id: usize| match id {
         122 => "<|image_start|>".to_owned(),
@@ -176,7 +171,6 @@ fn write_decoder(path: &Path, source: &Source, format: Format) -> Result<()> {
         id => format!("token {id}"),
     };
     let names: Vec<String> = (0..128).map(named).collect();
-    let text = |text: &str| Value::String(text.into());
     let metadata = [
         ("general.architecture", text("llama4")),
         ("llama4.block_count", Value::U32(8)),
@@ -205,7 +199,6 @@ fn write_decoder(path: &Path, source: &Source, format: Format) -> Result<()> {
 }
 
 fn write_projector(path: &Path, tensors: &[Converted]) -> Result<()> {
-    let text = |text: &str| Value::String(text.into());
     let metadata = [
         ("general.architecture", text("clip")),
         ("clip.has_vision_encoder", Value::Bool(true)),

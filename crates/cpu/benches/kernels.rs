@@ -164,7 +164,7 @@ impl Layer {
 fn main() {
     let real = argument("--size").as_deref() == Some("real");
     let threads = argument("--threads").and_then(|n| n.parse::<NonZeroUsize>().ok());
-    let isa = (argument("--isa").as_deref() == Some("scalar")).then_some(Isa::Scalar);
+    let isa = argument("--isa").and_then(|name| Isa::ALL.into_iter().find(|isa| format!("{isa:?}").eq_ignore_ascii_case(&name)));
     let cpu = Cpu::new(CpuOptions { threads, isa });
     let only = argument("--format");
     if only.is_none() {
@@ -182,7 +182,7 @@ fn main() {
             if n_in % format.block_len() != 0 {
                 continue;
             }
-            for n_rows in [1, 4, 64] {
+            for n_rows in [1, 4, 8, 16, 64, 512] {
                 measure(&cpu, format, [n_out, n_in], n_rows, real);
             }
         }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use tensor::{Choice, Device, OpError, Orientation, PAGE_LEN, Rotation, RowKeys, WeightSource};
 
 use crate::isa::{self, Isa};
-use crate::kernels::Kernels;
-use crate::linear::{Linear, Segment};
+use crate::kernels::{Kernels, TILE};
+use crate::linear::{self, Epilogue, Input, Segment};
+use crate::panel::Panel;
 use crate::pool::Pool;
 use crate::{Matrix, Pages, Routing, Table, Tensor, Vector};
 
@@ -29,7 +30,6 @@ pub struct Cpu {
     pool: Pool,
     kernels: Box<dyn Kernels>,
     isa: Isa,
-    linear: Linear,
 }
 
 impl Cpu {
@@ -37,7 +37,7 @@ impl Cpu {
     pub fn new(options: CpuOptions) -> Self {
         let available = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let (isa, kernels) = isa::choose(options.isa);
-        Self { pool: Pool::new(options.threads.unwrap_or_else(available)), kernels, isa, linear: Linear::new() }
+        Self { pool: Pool::new(options.threads.unwrap_or_else(available)), kernels, isa }
     }
 
     /// The instruction set in use.
@@ -59,6 +59,59 @@ impl Cpu {
         let mut out = vec![0.0; n_rows * width];
         self.pool.chunks(&mut out, width, GRAIN / width.max(1), fill);
         Tensor::new(out, width)
+    }
+
+    fn bias<'a>(&self, op: &'static str, w: &Matrix, bias: Option<&'a Vector>) -> Result<Option<&'a [f32]>, OpError> {
+        let n_out = w.shape()[1];
+        check(op, "the bias's length", bias.map_or(n_out, |bias| bias.0.len()), n_out)?;
+        Ok(bias.map(|bias| &*bias.0))
+    }
+
+    /// All rows of `x` through matrix 0 of `w`, into `out`.
+    fn linear_into(
+        &self,
+        op: &'static str,
+        w: &Matrix,
+        x: &Tensor,
+        epilogue: Epilogue<'_>,
+        mut out: Vec<f32>,
+    ) -> Result<Tensor, OpError> {
+        let [n_matrices, _, n_in] = w.shape();
+        check(op, "the input's width", x.width(), n_in)?;
+        if n_matrices == 0 {
+            return Err(OpError::shape(op, "the map holds no matrix"));
+        }
+        let segments = [Segment { matrix: 0, rows: 0..x.n_rows() }];
+        let panel =
+            w.is_quantised().then(|| x.panel(|| self.quantise(&segments, x.width(), |i| (x.row(i), 1.0))));
+        linear::apply(self.engine(), w, Input { values: x.values(), panel, segments: &segments }, epilogue, &mut out);
+        let width = out.len().checked_div(x.n_rows()).unwrap_or(w.shape()[1]);
+        Ok(Tensor::new(out, width))
+    }
+
+    /// The rows of `segments` in eight bits. `row` gives a row and the factor of its scales.
+    fn quantise<'a>(
+        &self,
+        segments: &[Segment],
+        n_in: usize,
+        row: impl Fn(usize) -> (&'a [f32], f32) + Sync,
+    ) -> Panel {
+        let tiles: Vec<Segment> = segments.iter().flat_map(|segment| segment.split(TILE)).collect();
+        let mut panel = Panel::default();
+        panel.resize(tiles.last().map_or(0, |tile| tile.rows.end), n_in);
+        let out = panel.tiles_mut();
+        self.pool.run(tiles.len(), GRAIN.div_ceil((n_in * TILE).max(1)), &|range| {
+            for Segment { rows, .. } in &tiles[range] {
+                let (mut x, mut factors) = ([&[][..]; TILE], [0.0; TILE]);
+                for (i, sent) in rows.clone().enumerate() {
+                    (x[i], factors[i]) = row(sent);
+                }
+                // SAFETY: tiles do not overlap, and `run` hands out each once.
+                let tile = unsafe { out.tile(rows.clone()) };
+                self.kernels.quantise(&x[..rows.len()], &factors[..rows.len()], tile);
+            }
+        });
+        panel
     }
 }
 
@@ -167,15 +220,23 @@ impl Device for Cpu {
     }
 
     fn linear(&self, w: &Matrix, bias: Option<&Vector>, x: &Tensor) -> Result<Tensor, OpError> {
-        let [n_matrices, n_out, n_in] = w.shape();
-        check("linear", "the input's width", x.width(), n_in)?;
-        check("linear", "the bias's length", bias.map_or(n_out, |bias| bias.0.len()), n_out)?;
-        let segments = [Segment { matrix: 0, rows: 0..x.n_rows() }];
-        if n_matrices == 0 {
-            return Err(OpError::shape("linear", "the map holds no matrix"));
+        let out = vec![0.0; x.n_rows() * w.shape()[1]];
+        self.linear_into("linear", w, x, Epilogue::Add { bias: self.bias("linear", w, bias)?, onto: false }, out)
+    }
+
+    fn linear_onto(&self, onto: Tensor, w: &Matrix, bias: Option<&Vector>, x: &Tensor) -> Result<Tensor, OpError> {
+        check("linear_onto", "the width", onto.width(), w.shape()[1])?;
+        check("linear_onto", "the number of rows", onto.n_rows(), x.n_rows())?;
+        let epilogue = Epilogue::Add { bias: self.bias("linear_onto", w, bias)?, onto: true };
+        self.linear_into("linear_onto", w, x, epilogue, onto.into_values())
+    }
+
+    fn linear_swiglu(&self, w: &Matrix, bias: Option<&Vector>, x: &Tensor) -> Result<Tensor, OpError> {
+        if !linear::pairs_up(w) {
+            return self.swiglu(&self.linear(w, bias, x)?);
         }
-        let values = self.linear.apply(self.engine(), w, bias.map(|bias| &*bias.0), x.values(), &segments);
-        Ok(Tensor::new(values, n_out))
+        let out = vec![0.0; x.n_rows() * w.shape()[1] / 2];
+        self.linear_into("linear_swiglu", w, x, Epilogue::Swiglu { bias: self.bias("linear_swiglu", w, bias)? }, out)
     }
 
     fn rms_norm(&self, x: &Tensor, gain: Option<&Vector>, width: usize, eps: f32) -> Result<Tensor, OpError> {
@@ -246,12 +307,33 @@ impl Device for Cpu {
         routing.choices.clone()
     }
 
-    fn send(&self, x: &Tensor, routing: &Routing) -> Result<Tensor, OpError> {
-        check("send", "the number of rows", x.n_rows() * routing.top_k, routing.choices.len())?;
-        Ok(self.by_row(routing.order.len(), x.width(), |i, out| {
-            let choice = routing.order[i];
-            scale(x.row(choice / routing.top_k), routing.choices[choice].score, out);
-        }))
+    fn experts_swiglu(&self, w: &Matrix, x: &Tensor, routing: &Routing) -> Result<Tensor, OpError> {
+        let [n_matrices, n_out, n_in] = w.shape();
+        check("experts_swiglu", "the input's width", x.width(), n_in)?;
+        check("experts_swiglu", "the number of experts", n_matrices, routing.n_experts)?;
+        check("experts_swiglu", "the number of rows", x.n_rows() * routing.top_k, routing.choices.len())?;
+        let row = |sent: usize| {
+            let choice = routing.order[sent];
+            (x.row(choice / routing.top_k), routing.choices[choice].score)
+        };
+        let n_sent = routing.order.len();
+        let panel = w.is_quantised().then(|| self.quantise(&routing.segments, n_in, row));
+        let sent = w.is_dense().then(|| {
+            self.by_row(n_sent, n_in, |sent, out| {
+                let (x, score) = row(sent);
+                scale(x, score, out);
+            })
+        });
+        let values = sent.as_ref().map_or(&[][..], Tensor::values);
+        let input = Input { values, panel: panel.as_ref(), segments: &routing.segments };
+        if linear::pairs_up(w) {
+            let mut out = vec![0.0; n_sent * n_out / 2];
+            linear::apply(self.engine(), w, input, Epilogue::Swiglu { bias: None }, &mut out);
+            return Ok(Tensor::new(out, n_out / 2));
+        }
+        let mut out = vec![0.0; n_sent * n_out];
+        linear::apply(self.engine(), w, input, Epilogue::Add { bias: None, onto: false }, &mut out);
+        self.swiglu(&Tensor::new(out, n_out))
     }
 
     fn experts(&self, w: &Matrix, x: &Tensor, routing: &Routing) -> Result<Tensor, OpError> {
@@ -259,8 +341,11 @@ impl Device for Cpu {
         check("experts", "the input's width", x.width(), n_in)?;
         check("experts", "the number of experts", n_matrices, routing.n_experts)?;
         check("experts", "the number of rows", x.n_rows(), routing.order.len())?;
-        let values = self.linear.apply(self.engine(), w, None, x.values(), &routing.segments);
-        Ok(Tensor::new(values, n_out))
+        let panel = w.is_quantised().then(|| self.quantise(&routing.segments, n_in, |sent| (x.row(sent), 1.0)));
+        let input = Input { values: x.values(), panel: panel.as_ref(), segments: &routing.segments };
+        let mut out = vec![0.0; x.n_rows() * n_out];
+        linear::apply(self.engine(), w, input, Epilogue::Add { bias: None, onto: false }, &mut out);
+        Ok(Tensor::new(out, n_out))
     }
 
     fn combine(&self, onto: &Tensor, y: &Tensor, routing: &Routing) -> Result<Tensor, OpError> {
@@ -282,8 +367,11 @@ impl Device for Cpu {
         if !gate_up.width().is_multiple_of(2) || gate_up.width() == 0 {
             return Err(OpError::shape("swiglu", format!("a row of {} has no halves", gate_up.width())));
         }
-        let fill = |i: usize, out: &mut [f32]| self.kernels.swiglu(gate_up.row(i), out);
-        Ok(self.by_row(gate_up.n_rows(), gate_up.width() / 2, fill))
+        let width = gate_up.width() / 2;
+        Ok(self.by_row(gate_up.n_rows(), width, |i, out| {
+            let (gate, up) = gate_up.row(i).split_at(width);
+            self.kernels.swiglu(gate, up, out);
+        }))
     }
 
     fn gelu(&self, x: &Tensor) -> Tensor {

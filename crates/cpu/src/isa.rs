@@ -10,9 +10,14 @@ pub enum Isa {
     Scalar,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
+    /// x86-64 with AVX-512 (F, BW, VL, DQ) and VNNI.
+    Avx512,
 }
 
 impl Isa {
+    /// Every set, from the plainest on.
+    pub const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Avx512];
+
     /// The richest set that this machine has.
     pub fn detect() -> Self {
         choose(None).0
@@ -25,8 +30,13 @@ impl Isa {
 pub(crate) fn choose(limit: Option<Isa>) -> (Isa, Box<dyn Kernels>) {
     let allowed = |isa| limit.is_none_or(|limit| isa <= limit);
     #[cfg(target_arch = "x86_64")]
-    if let Some(avx2) = crate::avx2::Avx2::detect().filter(|_| allowed(Isa::Avx2)) {
-        return (Isa::Avx2, Box::new(avx2));
+    {
+        if let Some(set) = crate::avx512::Avx512::detect().filter(|_| allowed(Isa::Avx512)) {
+            return (Isa::Avx512, Box::new(set));
+        }
+        if let Some(set) = crate::avx2::Avx2::detect().filter(|_| allowed(Isa::Avx2)) {
+            return (Isa::Avx2, Box::new(set));
+        }
     }
     let _ = allowed;
     (Isa::Scalar, Box::new(Scalar))

@@ -14,17 +14,23 @@ mod aligned;
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
-mod column;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod dense;
 mod device;
 mod isa;
 mod kernels;
 mod linear;
 mod matrix;
 mod pack;
+mod packing;
+mod panel;
 mod pool;
+mod quantised;
 mod routing;
 mod scalar;
 mod shared;
+mod simd;
 mod values;
 
 pub use attention::Pages;

@@ -1,16 +1,16 @@
 //! Linear maps: which thread computes which outputs of which rows.
 
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
 
-use crate::column::Column;
-use crate::kernels::{Kernels, Lanes, ROWS};
-use crate::matrix::{Layout, Matrix};
+use crate::kernels::{Kernels, Lanes, ROWS, TILE};
+use crate::matrix::{Layout, Matrix, Part};
+use crate::panel::Panel;
 use crate::pool::{Disjoint, Pool};
 
 /// Rows that one pass over the weights serves. Their eight-bit form stays in the second-level cache.
 const BLOCK: usize = 64;
-
+/// Row groups times rows that a kernel computes at once.
+const RUN: usize = 64;
 /// Multiply-adds below which another thread is not worth its wake-up.
 const GRAIN: usize = 1 << 15;
 
@@ -21,122 +21,185 @@ pub(crate) struct Segment {
     pub(crate) rows: Range<usize>,
 }
 
-/// What linear maps run on.
-pub(crate) struct Linear {
-    /// Eight-bit rows, kept for their allocations.
-    columns: Mutex<Vec<Column>>,
-}
-
-impl Linear {
-    pub(crate) fn new() -> Self {
-        Self { columns: Mutex::new(Vec::new()) }
-    }
-
-    /// Sends the rows of `x` through the matrices that `segments` name and adds `bias`: `[T, n_in]` to `[T, n_out]`.
-    pub(crate) fn apply(
-        &self,
-        (pool, kernels): (&Pool, &dyn Kernels),
-        w: &Matrix,
-        bias: Option<&[f32]>,
-        x: &[f32],
-        segments: &[Segment],
-    ) -> Vec<f32> {
-        let [_, n_out, n_in] = w.shape();
-        let n_rows = x.len().checked_div(n_in).unwrap_or(0);
-        let mut columns = std::mem::take(&mut *self.columns.lock().unwrap_or_else(PoisonError::into_inner));
-        if w.is_quantised() {
-            quantise(pool, kernels, x, n_in, n_rows, &mut columns);
-        }
-        let mut out = vec![0.0; n_rows * n_out];
-        let job = Job { kernels, w, bias, x, columns: &columns, out: Disjoint::new(&mut out) };
-        job.run(pool, &blocks(segments));
-        *self.columns.lock().unwrap_or_else(PoisonError::into_inner) = columns;
-        out
+impl Segment {
+    /// Parts of at most `len` rows.
+    pub(crate) fn split(&self, len: usize) -> impl Iterator<Item = Segment> {
+        let Self { matrix, rows } = self.clone();
+        rows.clone().step_by(len).map(move |begin| Self { matrix, rows: begin..(begin + len).min(rows.end) })
     }
 }
 
-/// Brings the rows of `x` to eight bits in `columns`.
-fn quantise(pool: &Pool, kernels: &dyn Kernels, x: &[f32], n_in: usize, n_rows: usize, columns: &mut Vec<Column>) {
-    if columns.len() < n_rows {
-        columns.resize_with(n_rows, Column::default);
-    }
-    pool.chunks(&mut columns[..n_rows], 1, (GRAIN / 8).div_ceil(n_in.max(1)), |i, column| {
-        for column in column {
-            column.resize(n_in);
-            kernels.quantise(&x[i * n_in..(i + 1) * n_in], column);
+/// The rows that go through a map.
+#[derive(Clone, Copy)]
+pub(crate) struct Input<'a> {
+    /// `[T, n_in]`.
+    pub(crate) values: &'a [f32],
+    /// The same in eight bits, in tiles as [`Segment::split`] makes them, for maps with quantised weights.
+    pub(crate) panel: Option<&'a Panel>,
+    pub(crate) segments: &'a [Segment],
+}
+
+/// What happens to products before they are written.
+#[derive(Clone, Copy)]
+pub(crate) enum Epilogue<'a> {
+    /// Adds a bias, if there is one, and then what is there already.
+    Add { bias: Option<&'a [f32]>, onto: bool },
+    /// `silu(gate + bias) · (up + bias)`, where the first half of the outputs is the gate.
+    Swiglu { bias: Option<&'a [f32]> },
+}
+
+/// Sends `x` through the matrices that its segments name, into `out`.
+pub(crate) fn apply(
+    (pool, kernels): (&Pool, &dyn Kernels),
+    w: &Matrix,
+    x: Input<'_>,
+    epilogue: Epilogue<'_>,
+    out: &mut [f32],
+) {
+    let [_, n_out, n_in] = w.shape();
+    let width = match epilogue {
+        Epilogue::Add { .. } => n_out,
+        Epilogue::Swiglu { .. } => n_out / 2,
+    };
+    let blocks: Vec<Segment> = x.segments.iter().flat_map(|segment| segment.split(BLOCK)).collect();
+    let n_rows = blocks.first().map_or(0, |block| block.rows.len());
+    let job = Job { kernels, w, x, epilogue, width, out: Disjoint::new(out) };
+    let n_groups = match epilogue {
+        Epilogue::Add { .. } => w.parts().iter().map(Part::n_groups).sum(),
+        Epilogue::Swiglu { .. } => width.div_ceil(ROWS),
+    };
+    let cost = (n_rows * n_in * ROWS * n_out).checked_div(width).unwrap_or(0).max(1);
+    pool.run(blocks.len() * n_groups, GRAIN.div_ceil(cost), &|range| {
+        let mut at = range.start;
+        while at < range.end {
+            let (block, group) = (&blocks[at / n_groups], at % n_groups);
+            let end = n_groups.min(group + range.end - at);
+            at += job.run(block, group..end);
         }
     });
 }
 
-/// Splits segments into blocks of at most [`BLOCK`] rows.
-fn blocks(segments: &[Segment]) -> Vec<Segment> {
-    let split = |segment: &Segment| {
-        let Segment { matrix, rows } = segment.clone();
-        rows.clone().step_by(BLOCK).map(move |begin| Segment { matrix, rows: begin..(begin + BLOCK).min(rows.end) })
-    };
-    segments.iter().flat_map(split).collect()
+/// Whether [`Epilogue::Swiglu`] can be used: the gate's and the up projection's row groups must pair up.
+pub(crate) fn pairs_up(w: &Matrix) -> bool {
+    let half = w.shape()[1] / 2;
+    half.is_multiple_of(ROWS) && w.parts().iter().all(|part| part.first_out().is_multiple_of(ROWS))
 }
 
 struct Job<'a> {
     kernels: &'a dyn Kernels,
     w: &'a Matrix,
-    bias: Option<&'a [f32]>,
-    x: &'a [f32],
-    columns: &'a [Column],
+    x: Input<'a>,
+    epilogue: Epilogue<'a>,
+    /// Values of an output row.
+    width: usize,
     out: Disjoint<'a, f32>,
 }
 
 impl Job<'_> {
-    /// Goes through all row groups for the first block, then for the second, and so on.
-    fn run(&self, pool: &Pool, blocks: &[Segment]) {
-        let n_groups: usize = self.w.parts().iter().map(|part| part.n_groups()).sum();
-        let n_rows = blocks.first().map_or(0, |block| block.rows.len());
-        let cost = (n_rows * self.w.shape()[2] * ROWS).max(1);
-        pool.run(blocks.len() * n_groups, GRAIN.div_ceil(cost), &|range| {
-            for i in range {
-                self.group(&blocks[i / n_groups], i % n_groups);
+    /// Computes one block's outputs of a run of row groups, counted over all parts, that begins at `groups`; returns
+    /// how many.
+    fn run(&self, block: &Segment, groups: Range<usize>) -> usize {
+        let n_rows = block.rows.len();
+        let mut products = [[0.0f32; ROWS]; RUN];
+        if let Epilogue::Swiglu { bias } = self.epilogue {
+            let mut ups = [[0.0f32; ROWS]; RUN];
+            let half = self.width / ROWS;
+            let n_gates = self.products(block, groups.clone(), &mut products);
+            let n_ups = self.products(block, half + groups.start..half + groups.start + n_gates, &mut ups);
+            let n = n_gates.min(n_ups);
+            for i in 0..n {
+                let first = (groups.start + i) * ROWS;
+                let range = i * n_rows..(i + 1) * n_rows;
+                let (gates, ups) = (&mut products[range.clone()], &mut ups[range]);
+                add_bias(bias, first, gates);
+                add_bias(bias, self.width + first, ups);
+                self.swiglu(block.rows.clone(), first, gates, ups);
             }
-        });
+            return n;
+        }
+        let (part, first) = self.locate(groups.start);
+        let n = self.products(block, groups, &mut products);
+        for i in 0..n {
+            let begin = (first + i) * ROWS;
+            let outputs = part.first_out() + begin..part.first_out() + (begin + ROWS).min(part.n_out());
+            self.add(block.rows.clone(), outputs, &mut products[i * n_rows..(i + 1) * n_rows]);
+        }
+        n
     }
 
-    /// Computes the outputs of row group `index`, counted over all parts, for one block.
-    fn group(&self, block: &Segment, index: usize) {
-        let mut group = index;
-        for part in self.w.parts() {
-            if group >= part.n_groups() {
-                group -= part.n_groups();
-                continue;
+    /// The part that holds row group `group`, and the group's index there.
+    fn locate(&self, group: usize) -> (&Part, usize) {
+        let mut group = group;
+        let mut parts = self.w.parts().iter();
+        loop {
+            let part = parts.next().expect("a group's index is below the number of groups");
+            if group < part.n_groups() {
+                return (part, group);
             }
-            let mut acc = [[0.0f32; ROWS]; BLOCK];
-            let acc = &mut acc[..block.rows.len()];
-            let weights = part.weights(block.matrix, group);
-            match part.layout() {
-                Layout::Dense(format) => {
-                    let n_in = self.w.shape()[2];
-                    let x = &self.x[block.rows.start * n_in..block.rows.end * n_in];
-                    self.kernels.dot_dense(format, weights, x, acc);
-                }
-                Layout::Quantised(layout) => {
-                    self.kernels.dot_quantised(layout, weights, &self.columns[block.rows.clone()], acc);
-                }
-            }
-            return self.write(block.rows.clone(), part.outputs(group), acc);
+            group -= part.n_groups();
         }
     }
 
-    fn write(&self, rows: Range<usize>, outputs: Range<usize>, acc: &[Lanes]) {
-        let n_out = self.w.shape()[1];
-        for (row, lanes) in rows.zip(acc) {
+    /// The products of as many of `groups` as lie in one part and fit `out`, `[n][rows]`; returns how many.
+    fn products(&self, block: &Segment, groups: Range<usize>, out: &mut [Lanes; RUN]) -> usize {
+        let (part, first) = self.locate(groups.start);
+        let n_rows = block.rows.len();
+        // Several tiles take turns with one row group, which stays in the first cache.
+        let most = if n_rows > TILE { 1 } else { RUN / n_rows };
+        let n = groups.len().min(part.n_groups() - first).min(most);
+        let weights = part.weights(block.matrix, first..first + n);
+        let mut out = &mut out[..n * n_rows];
+        match (part.layout(), self.x.panel) {
+            (Layout::Quantised(kind), Some(panel)) => {
+                for tile in block.split(TILE) {
+                    let (now, later) = std::mem::take(&mut out).split_at_mut(n * tile.rows.len());
+                    self.kernels.dot_quantised(kind, weights, panel.tile(tile.rows, kind.group() == 16), now);
+                    out = later;
+                }
+            }
+            (Layout::Dense(format), _) => {
+                let n_in = self.w.shape()[2];
+                let x = &self.x.values[block.rows.start * n_in..block.rows.end * n_in];
+                self.kernels.dot_dense(format, weights, x, out);
+            }
+            // Whoever calls `apply` brings a panel for quantised weights.
+            (Layout::Quantised(_), None) => assert!(self.x.panel.is_some(), "eight-bit rows for quantised weights"),
+        }
+        n
+    }
+
+    fn swiglu(&self, rows: Range<usize>, first: usize, gates: &[Lanes], ups: &[Lanes]) {
+        for (row, (gate, up)) in rows.zip(gates.iter().zip(ups)) {
+            // SAFETY: a row group's outputs of a row are written by the one task that has this group and block.
+            let out = unsafe { self.out.part(row * self.width + first..row * self.width + first + ROWS) };
+            self.kernels.swiglu(gate, up, out);
+        }
+    }
+
+    fn add(&self, rows: Range<usize>, outputs: Range<usize>, products: &mut [Lanes]) {
+        let Epilogue::Add { bias, onto } = self.epilogue else { return };
+        add_bias(bias, outputs.start, products);
+        for (row, lanes) in rows.zip(products) {
             // SAFETY: a row group's outputs of a row are written by the one task that has this group and block, and
             // groups and blocks do not overlap.
-            let out = unsafe { self.out.part(row * n_out + outputs.start..row * n_out + outputs.end) };
-            match self.bias {
-                Some(bias) => {
-                    for ((out, value), bias) in out.iter_mut().zip(lanes).zip(&bias[outputs.clone()]) {
-                        *out = value + bias;
-                    }
+            let out = unsafe { self.out.part(row * self.width + outputs.start..row * self.width + outputs.end) };
+            if onto {
+                for (out, value) in out.iter_mut().zip(&*lanes) {
+                    *out += value;
                 }
-                None => out.copy_from_slice(&lanes[..out.len()]),
+            } else {
+                out.copy_from_slice(&lanes[..out.len()]);
+            }
+        }
+    }
+}
+
+/// Adds the bias of the outputs from `first` on.
+fn add_bias(bias: Option<&[f32]>, first: usize, products: &mut [Lanes]) {
+    if let Some(bias) = bias {
+        for lanes in products {
+            for (value, bias) in lanes.iter_mut().zip(&bias[first..]) {
+                *value += bias;
             }
         }
     }

@@ -1,11 +1,13 @@
 //! Packed linear maps.
 
+use std::ops::Range;
+
 use tensor::quant::{ACTIVATION_LEN, Kind};
 use tensor::{Format, OpError, WeightSource};
 
 use crate::aligned::{Aligned, LINE};
-use crate::kernels::{Dense, Integers, Quantised, ROWS, Scales};
-use crate::pack;
+use crate::kernels::{Dense, ROWS, RowGroups};
+use crate::{pack, packing};
 use crate::pool::Pool;
 
 /// A linear map, or one for each expert, packed in groups of `ROWS` output rows.
@@ -33,34 +35,23 @@ pub(crate) struct Part {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layout {
     Dense(Dense),
-    Quantised(Quantised),
+    Quantised(Kind),
 }
 
 impl Layout {
-    /// The layout for `format`; scales in half precision, which [`pack`] may find to be too little.
     fn of(format: Format) -> Self {
         match format {
             Format::F32 => Self::Dense(Dense::F32),
             Format::F16 => Self::Dense(Dense::F16),
             Format::BF16 => Self::Dense(Dense::BF16),
-            Format::Block(kind) => Self::Quantised(Quantised {
-                integers: match kind {
-                    Kind::Q4_0 => Integers::Nibbles { bias: -8 },
-                    Kind::Q3_K => Integers::Nibbles { bias: -4 },
-                    Kind::Q4_1 | Kind::Q4_K | Kind::Q2_K => Integers::Nibbles { bias: 0 },
-                    _ => Integers::Bytes,
-                },
-                scales: Scales::F16,
-                offsets: kind.has_offsets(),
-                group: kind.group(),
-            }),
+            Format::Block(kind) => Self::Quantised(kind),
         }
     }
 
     fn group_bytes(self, n_in: usize) -> Option<usize> {
         match self {
             Self::Dense(format) => n_in.checked_mul(ROWS * format.bytes()),
-            Self::Quantised(layout) => (n_in / layout.group).checked_mul(layout.group_bytes()),
+            Self::Quantised(kind) => packing::group_bytes(kind, n_in),
         }
     }
 }
@@ -99,6 +90,11 @@ impl Matrix {
         self.parts.iter().any(|part| matches!(part.layout, Layout::Quantised(_)))
     }
 
+    /// Whether some rows multiply activations as they are.
+    pub(crate) fn is_dense(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part.layout, Layout::Dense(_)))
+    }
+
     /// Bytes that the packed weights take.
     pub fn size_bytes(&self) -> usize {
         self.parts.iter().map(|part| part.bytes.len()).sum()
@@ -111,14 +107,8 @@ impl Part {
         if matches!(source.format(), Format::Block(_)) && !n_in.is_multiple_of(ACTIVATION_LEN) {
             return Err(OpError::shape("matrix", format!("{n_in} inputs are no multiple of {ACTIVATION_LEN}")));
         }
-        let mut layout = Layout::of(source.format());
-        let mut part = Self::empty(layout, source, first_out)?;
-        let packed = part.fill(pool, source);
-        if let (Layout::Quantised(quantised), false) = (&mut layout, packed) {
-            quantised.scales = Scales::F32;
-            part = Self::empty(layout, source, first_out)?;
-            part.fill(pool, source);
-        }
+        let mut part = Self::empty(Layout::of(source.format()), source, first_out)?;
+        part.fill(pool, source);
         Ok(part)
     }
 
@@ -133,15 +123,19 @@ impl Part {
         Ok(Self { layout, n_out, first_out, n_groups, group_bytes, bytes })
     }
 
-    /// Packs every row group; `false` if the layout can not hold them exactly.
-    fn fill(&mut self, pool: &Pool, source: &WeightSource) -> bool {
-        let stride = self.group_bytes.next_multiple_of(LINE);
+    /// Packs every row group.
+    fn fill(&mut self, pool: &Pool, source: &WeightSource) {
+        let stride = self.stride();
         let job = pack::Job { source, n_groups: self.n_groups, group_bytes: self.group_bytes, stride };
         match self.layout {
             Layout::Dense(format) => job.dense(pool, format, &mut self.bytes),
-            Layout::Quantised(layout) => return job.quantised(pool, layout, &mut self.bytes),
+            Layout::Quantised(kind) => job.quantised(pool, kind, &mut self.bytes),
         }
-        true
+    }
+
+    /// Bytes from one row group to the next.
+    fn stride(&self) -> usize {
+        self.group_bytes.next_multiple_of(LINE)
     }
 
     pub(crate) fn layout(&self) -> Layout {
@@ -153,15 +147,20 @@ impl Part {
         self.n_groups
     }
 
-    /// The outputs of the whole map that row group `group` computes.
-    pub(crate) fn outputs(&self, group: usize) -> std::ops::Range<usize> {
-        let begin = group * ROWS;
-        self.first_out + begin..self.first_out + (begin + ROWS).min(self.n_out)
+    /// Outputs of one matrix.
+    pub(crate) fn n_out(&self) -> usize {
+        self.n_out
     }
 
-    /// The weights of row group `group` of matrix `matrix`.
-    pub(crate) fn weights(&self, matrix: usize, group: usize) -> &[u8] {
-        let begin = (matrix * self.n_groups + group) * self.group_bytes.next_multiple_of(LINE);
-        &self.bytes[begin..begin + self.group_bytes]
+    /// The first output of the whole map that row group 0 computes.
+    pub(crate) fn first_out(&self) -> usize {
+        self.first_out
+    }
+
+    /// Row groups `groups` of matrix `matrix`.
+    pub(crate) fn weights(&self, matrix: usize, groups: Range<usize>) -> RowGroups<'_> {
+        let stride = self.stride();
+        let bytes = &self.bytes[(matrix * self.n_groups + groups.start) * stride..];
+        RowGroups::new(bytes, [self.group_bytes, stride, groups.len()])
     }
 }

@@ -1,11 +1,10 @@
 //! From stored rows to packed row groups.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use tensor::quant::Kind;
-use tensor::{Format, Orientation, WeightSource};
+use tensor::{Orientation, WeightSource};
 
-use crate::kernels::{Dense, Integers, Quantised, ROWS, Scales};
+use crate::kernels::{Dense, ROWS};
+use crate::packing;
 use crate::pool::Pool;
 
 /// Row groups that are packed together from an input-major matrix, so that each visit to a stored row reads some cache
@@ -67,84 +66,15 @@ impl Job<'_> {
         }
     }
 
-    /// Packs quantised weights; `false` if a scale or offset does not fit `layout` exactly.
-    pub(crate) fn quantised(&self, pool: &Pool, layout: Quantised, out: &mut [u8]) -> bool {
-        let Format::Block(kind) = self.source.format() else { return false };
-        let exact = AtomicBool::new(true);
+    /// Packs quantised weights.
+    pub(crate) fn quantised(&self, pool: &Pool, kind: Kind, out: &mut [u8]) {
         pool.chunks(out, self.stride, 1, |index, group| {
-            if !exact.load(Ordering::Relaxed) {
-                return;
-            }
             let (matrix, first, n_rows) = self.place(index);
-            let n_in = self.source.shape()[2];
-            let mut row = Row::new(n_in, kind);
-            for lane in 0..n_rows {
-                if let Some(raw) = self.source.row(matrix, first + lane) {
-                    kind.integers(raw, &mut row.q, &mut row.scale, &mut row.offset);
-                }
-                if !row.put(layout, lane, &mut group[..self.group_bytes]) {
-                    exact.store(false, Ordering::Relaxed);
+            for row in 0..n_rows {
+                if let Some(stored) = self.source.row(matrix, first + row) {
+                    packing::put_row(kind, stored, row, &mut group[..self.group_bytes]);
                 }
             }
         });
-        exact.into_inner()
-    }
-}
-
-/// One output's weights in integer form.
-struct Row {
-    q: Vec<i8>,
-    scale: Vec<f32>,
-    offset: Vec<f32>,
-}
-
-impl Row {
-    fn new(n_in: usize, kind: Kind) -> Self {
-        let n_groups = n_in / kind.group();
-        Self { q: vec![0; n_in], scale: vec![0.0; n_groups], offset: vec![0.0; n_groups] }
-    }
-
-    /// Writes the row to lane `lane` of a row group; `false` if a scale or offset was rounded.
-    fn put(&self, layout: Quantised, lane: usize, out: &mut [u8]) -> bool {
-        let size = layout.scales.bytes();
-        let mut exact = true;
-        let groups = out.chunks_exact_mut(layout.group_bytes()).zip(self.q.chunks_exact(layout.group));
-        for (((group, q), scale), offset) in groups.zip(&self.scale).zip(&self.offset) {
-            let (head, body) = group.split_at_mut(layout.head_bytes());
-            exact &= put_scale(layout.scales, *scale, &mut head[lane * size..][..size]);
-            if layout.offsets {
-                exact &= put_scale(layout.scales, *offset, &mut head[(ROWS + lane) * size..][..size]);
-            }
-            let pieces = body.as_chunks_mut::<4>().0.iter_mut().skip(lane).step_by(ROWS);
-            match layout.integers {
-                Integers::Bytes => {
-                    for (piece, q) in pieces.zip(q.as_chunks::<4>().0) {
-                        *piece = q.map(i8::cast_unsigned);
-                    }
-                }
-                Integers::Nibbles { bias } => {
-                    let nibble = |q: i8| ((i32::from(q) - bias) as u8) & 15;
-                    for (piece, q) in pieces.zip(q.as_chunks::<8>().0) {
-                        *piece = std::array::from_fn(|i| nibble(q[i]) | nibble(q[i + 4]) << 4);
-                    }
-                }
-            }
-        }
-        exact
-    }
-}
-
-/// Writes `value`; whether it reads back the same.
-fn put_scale(scales: Scales, value: f32, out: &mut [u8]) -> bool {
-    match scales {
-        Scales::F16 => {
-            let half = half::f16::from_f32(value);
-            out.copy_from_slice(&half.to_le_bytes());
-            half.to_f32().to_bits() == value.to_bits()
-        }
-        Scales::F32 => {
-            out.copy_from_slice(&value.to_le_bytes());
-            true
-        }
     }
 }

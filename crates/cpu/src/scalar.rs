@@ -1,88 +1,131 @@
-//! The kernels for every machine.
+//! Every machine.
 
-use tensor::Pairing;
+use crate::kernels::{ROWS, compile_kernels};
+use crate::shared::widen_f16;
+use crate::simd::Simd;
 
-use crate::column::Column;
-use crate::kernels::{Dense, HeadGroup, Integers, Kernels, Lanes, Quantised, ROWS, Scales, shared_kernels};
-
-/// Kernels in the target's basic instructions.
+/// The target's basic instructions.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Scalar;
 
-impl Kernels for Scalar {
-    shared_kernels! {}
+compile_kernels! { Scalar, }
 
-    fn dot_quantised(&self, layout: Quantised, weights: &[u8], x: &[Column], acc: &mut [Lanes]) {
-        layout.check(weights, x, acc);
-        acc.fill([0.0; ROWS]);
-        let mut integers = [[0i8; 4]; ROWS * 8];
-        let integers = &mut integers[..ROWS * layout.group / 4];
-        for (g, group) in weights.chunks_exact(layout.group_bytes()).enumerate() {
-            let (head, body) = group.split_at(layout.head_bytes());
-            decode(layout.integers, body, integers);
-            let (scales, offsets) = head.split_at(ROWS * layout.scales.bytes());
-            let (scale, offset) = (widen(layout.scales, scales), widen(layout.scales, offsets));
-            for (column, acc) in x.iter().zip(acc.iter_mut()) {
-                let column = column.view(layout.group);
-                let sums = dot(integers, &column.q[g * layout.group..(g + 1) * layout.group]);
-                let x_scale = column.scale[g * layout.group / 32];
-                for lane in 0..ROWS {
-                    acc[lane] = (sums[lane] as f32).mul_add(scale[lane] * x_scale, acc[lane]);
-                    if layout.offsets {
-                        acc[lane] = offset[lane].mul_add(column.scaled_sums[g], acc[lane]);
-                    }
-                }
-            }
-        }
-    }
+/// Reads `N` bytes for each lane.
+#[inline(always)]
+unsafe fn read<const N: usize, T>(x: *const u8, value: impl Fn([u8; N]) -> T) -> [T; ROWS] {
+    // SAFETY: the caller's, who has `N` bytes for each of the lanes.
+    std::array::from_fn(|lane| value(unsafe { x.add(N * lane).cast::<[u8; N]>().read() }))
 }
 
-/// Writes a group's integers, piece after piece.
-fn decode(integers: Integers, body: &[u8], out: &mut [[i8; 4]]) {
-    match integers {
-        Integers::Bytes => {
-            for (out, raw) in out.iter_mut().zip(body.as_chunks::<4>().0) {
-                *out = raw.map(u8::cast_signed);
-            }
-        }
-        Integers::Nibbles { bias } => {
-            let pieces = out.as_chunks_mut::<{ 2 * ROWS }>().0.iter_mut();
-            for (pair, raw) in pieces.zip(body.as_chunks::<{ 4 * ROWS }>().0) {
-                for (row, raw) in raw.as_chunks::<4>().0.iter().enumerate() {
-                    pair[row] = raw.map(|byte| (i32::from(byte & 15) + bias) as i8);
-                    pair[ROWS + row] = raw.map(|byte| (i32::from(byte >> 4) + bias) as i8);
-                }
-            }
-        }
-    }
+#[inline(always)]
+fn both<A: Copy, B: Copy, C>(a: [A; ROWS], b: [B; ROWS], f: impl Fn(A, B) -> C) -> [C; ROWS] {
+    std::array::from_fn(|lane| f(a[lane], b[lane]))
 }
 
-/// Reads one number for each row; zeros where there are none.
-fn widen(scales: Scales, raw: &[u8]) -> Lanes {
-    let mut lanes = [0.0; ROWS];
-    match scales {
-        Scales::F16 => {
-            for (lane, raw) in lanes.iter_mut().zip(raw.as_chunks::<2>().0) {
-                *lane = half::f16::from_le_bytes(*raw).to_f32();
-            }
-        }
-        Scales::F32 => {
-            for (lane, raw) in lanes.iter_mut().zip(raw.as_chunks::<4>().0) {
-                *lane = f32::from_le_bytes(*raw);
-            }
-        }
-    }
-    lanes
-}
+// SAFETY, for all blocks: the trait's contract gives the memory behind the pointers.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Simd for Scalar {
+    const LANES: usize = ROWS;
+    const COLUMNS: usize = 2;
+    const BYTE_SHIFT: u32 = 0;
 
-/// The exact dot products of a group's rows with `x`.
-fn dot(integers: &[[i8; 4]], x: &[i8]) -> [i32; ROWS] {
-    let mut sums = [0i32; ROWS];
-    for (piece, x) in integers.as_chunks::<ROWS>().0.iter().zip(x.as_chunks::<4>().0) {
-        for (sum, w) in sums.iter_mut().zip(piece) {
-            for (w, x) in w.iter().zip(x) {
-                *sum += i32::from(*w) * i32::from(*x);
-            }
-        }
+    type F32 = [f32; ROWS];
+    type I32 = [i32; ROWS];
+    type Bytes = [[u8; 4]; ROWS];
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> [f32; ROWS] {
+        [x; ROWS]
     }
-    sums
+
+    #[inline(always)]
+    unsafe fn load(x: *const f32) -> [f32; ROWS] {
+        unsafe { x.cast::<[f32; ROWS]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(x: *const u8) -> [f32; ROWS] {
+        unsafe { read(x, |raw| widen_f16(u16::from_le_bytes(raw))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(x: *const u8) -> [f32; ROWS] {
+        unsafe { read(x, |raw| f32::from_bits(u32::from(u16::from_le_bytes(raw)) << 16)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(x: *const u8) -> [f32; ROWS] {
+        unsafe { read(x, |[raw]| f32::from(raw.cast_signed())) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(x: [f32; ROWS], out: *mut f32) {
+        unsafe { out.cast::<[f32; ROWS]>().write_unaligned(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: [f32; ROWS], b: [f32; ROWS]) -> [f32; ROWS] {
+        both(a, b, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    unsafe fn mul(a: [f32; ROWS], b: [f32; ROWS]) -> [f32; ROWS] {
+        both(a, b, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    unsafe fn fma(a: [f32; ROWS], b: [f32; ROWS], c: [f32; ROWS]) -> [f32; ROWS] {
+        std::array::from_fn(|lane| a[lane].mul_add(b[lane], c[lane]))
+    }
+
+    #[inline(always)]
+    unsafe fn to_f32(x: [i32; ROWS]) -> [f32; ROWS] {
+        x.map(|x| x as f32)
+    }
+
+    #[inline(always)]
+    unsafe fn splat_i32(x: *const i32, shift: u32) -> [i32; ROWS] {
+        [unsafe { x.read_unaligned() } << shift; ROWS]
+    }
+
+    #[inline(always)]
+    unsafe fn zero_i32() -> [i32; ROWS] {
+        [0; ROWS]
+    }
+
+    #[inline(always)]
+    unsafe fn bytes(x: *const u8) -> [[u8; 4]; ROWS] {
+        unsafe { x.cast::<[[u8; 4]; ROWS]>().read() }
+    }
+
+    #[inline(always)]
+    unsafe fn shift(x: [[u8; 4]; ROWS], left: i32) -> [[u8; 4]; ROWS] {
+        x.map(|lane| {
+            let [low, high] = [[lane[0], lane[1]], [lane[2], lane[3]]].map(|pair| {
+                let pair = u16::from_le_bytes(pair);
+                (if left < 0 { pair >> -left } else { pair << left }).to_le_bytes()
+            });
+            [low[0], low[1], high[0], high[1]]
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn and(x: [[u8; 4]; ROWS], mask: u8) -> [[u8; 4]; ROWS] {
+        x.map(|lane| lane.map(|byte| byte & mask))
+    }
+
+    #[inline(always)]
+    unsafe fn or(a: [[u8; 4]; ROWS], b: [[u8; 4]; ROWS]) -> [[u8; 4]; ROWS] {
+        both(a, b, |a, b| std::array::from_fn(|i| a[i] | b[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn dot4(sum: [i32; ROWS], w: [[[u8; 4]; ROWS]; 4], x: *const i8, bits: u32) -> [i32; ROWS] {
+        let x = unsafe { x.cast::<[[i8; 4]; 4]>().read() };
+        let value = |byte: u8| if bits == 8 { i32::from(byte.cast_signed()) } else { i32::from(byte) };
+        std::array::from_fn(|lane| {
+            let pairs = w.iter().zip(&x).flat_map(|(w, x)| w[lane].into_iter().zip(*x));
+            pairs.fold(sum[lane], |sum, (w, x)| sum + value(w) * i32::from(x))
+        })
+    }
 }

@@ -1,29 +1,37 @@
 //! Kernels that are the same code on every instruction set.
 //!
-//! All are `#[inline(always)]`: [`shared_kernels`](crate::kernels::shared_kernels) compiles each of them once for each
+//! All are `#[inline(always)]`: [`compile_kernels`](crate::kernels::compile_kernels) compiles each of them once for each
 //! set. Loops run over fixed arrays of [`ROWS`] so that they become vector code; since Rust keeps the order of
 //! floating-point operations, the bits do not depend on it.
 
-use tensor::quant::{ACTIVATION_LEN, quantise_block};
+use tensor::quant::quantise_block;
 use tensor::{DENSE_BLOCK, PAGE_LEN, Pairing, math};
 
-use crate::column::Column;
-use crate::kernels::{Dense, HeadGroup, Lanes, ROWS, TILE};
+use crate::kernels::{HeadGroup, ROWS};
+use crate::packing::BLOCK;
+use crate::panel::TileMut;
 
 #[inline(always)]
-pub(crate) fn quantise(row: &[f32], column: &mut Column) {
-    assert_eq!(row.len(), column.q.len(), "column");
-    let blocks = row.as_chunks::<ACTIVATION_LEN>().0.iter().zip(column.q.as_chunks_mut::<ACTIVATION_LEN>().0);
-    let halves = column.by_16.exact.as_chunks_mut::<2>().0.iter_mut().zip(column.by_16.scaled.as_chunks_mut::<2>().0);
-    let wholes = column.by_32.exact.iter_mut().zip(&mut column.by_32.scaled);
-    let sums = halves.zip(wholes);
-    for (((x, q), scale), ((halves, scaled_halves), (whole, scaled_whole))) in blocks.zip(&mut column.scale).zip(sums) {
-        *scale = quantise_block(x, q);
-        let (first, second) = q.split_at(16);
-        *halves = [first, second].map(|half| half.iter().map(|v| i32::from(*v)).sum());
-        *whole = halves[0] + halves[1];
-        *scaled_halves = halves.map(|sum| *scale * sum as f32);
-        *scaled_whole = *scale * *whole as f32;
+pub(crate) fn quantise(x: &[&[f32]], factors: &[f32], tile: TileMut<'_>) {
+    let width = tile.width;
+    assert!(x.len() == width && factors.len() == width, "a tile of {width}");
+    for (n, (x, factor)) in x.iter().zip(factors).enumerate() {
+        assert_eq!(x.len() * width, tile.q.len(), "a row of the tile");
+        for (block, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
+            let at = block * width + n;
+            let q = &mut tile.q.as_chunks_mut::<BLOCK>().0[at];
+            let scale = quantise_block(x, q) * factor;
+            tile.scale[at] = scale;
+            let (first, second) = q.split_at(BLOCK / 2);
+            let sums: [i32; 2] = [first, second].map(|half| half.iter().map(|q| i32::from(*q)).sum());
+            tile.whole.0[at] = -(sums[0] + sums[1]);
+            tile.whole.1[at] = scale * (sums[0] + sums[1]) as f32;
+            for (half, sum) in sums.into_iter().enumerate() {
+                let at = (2 * block + half) * width + n;
+                tile.halves.0[at] = -sum;
+                tile.halves.1[at] = scale * sum as f32;
+            }
+        }
     }
 }
 
@@ -47,8 +55,7 @@ pub(crate) fn rope(pairing: Pairing, row: &mut [f32], cos: &[f32], sin: &[f32]) 
 }
 
 #[inline(always)]
-pub(crate) fn swiglu(gate_up: &[f32], out: &mut [f32]) {
-    let (gate, up) = gate_up.split_at(out.len());
+pub(crate) fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
     for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
         *out = math::silu(*gate) * up;
     }
@@ -73,43 +80,13 @@ pub(crate) fn widen_f16(bits: u16) -> f32 {
     f32::from_bits(value.to_bits() | sign)
 }
 
-#[inline(always)]
-pub(crate) fn dot_dense(format: Dense, weights: &[u8], x: &[f32], acc: &mut [Lanes]) {
-    match format {
-        Dense::F32 => dot_tiles(weights.as_chunks::<4>().0, f32::from_le_bytes, x, acc),
-        Dense::F16 => dot_tiles(weights.as_chunks::<2>().0, |raw| widen_f16(u16::from_le_bytes(raw)), x, acc),
-        Dense::BF16 => {
-            let widen = |raw| f32::from_bits(u32::from(u16::from_le_bytes(raw)) << 16);
-            dot_tiles(weights.as_chunks::<2>().0, widen, x, acc);
-        }
-    }
-}
-
-#[inline(always)]
-fn dot_tiles<W: Copy>(weights: &[W], widen: impl Fn(W) -> f32 + Copy, x: &[f32], acc: &mut [Lanes]) {
-    let weights = weights.as_chunks::<ROWS>().0;
-    assert_eq!(x.len(), weights.len() * acc.len(), "rows");
-    let len = weights.len();
-    let mut first = 0;
-    while first < acc.len() {
-        let x = &x[first * len..];
-        first += match &mut acc[first..] {
-            [a, b, c, d, ..] => dot_tile::<TILE, W>(weights, widen, x, [a, b, c, d]),
-            [a, b, c] => dot_tile::<3, W>(weights, widen, x, [a, b, c]),
-            [a, b] => dot_tile::<2, W>(weights, widen, x, [a, b]),
-            [a] => dot_tile::<1, W>(weights, widen, x, [a]),
-            [] => return,
-        };
-    }
-}
-
 /// The products of one row group with the first `N` rows of `x`; returns `N`.
 #[inline(always)]
 fn dot_tile<const N: usize, W: Copy>(
     weights: &[[W; ROWS]],
     widen: impl Fn(W) -> f32,
     x: &[f32],
-    acc: [&mut Lanes; N],
+    acc: [&mut [f32; ROWS]; N],
 ) -> usize {
     let len = weights.len();
     let x: [&[f32]; N] = std::array::from_fn(|i| &x[i * len..(i + 1) * len]);
@@ -143,7 +120,7 @@ pub(crate) fn attend(q: &[f32], group: HeadGroup<'_>, out: &mut [f32]) {
             1 => attend_heads::<1>(q, group, out),
             2 => attend_heads::<2>(q, group, out),
             3 => attend_heads::<3>(q, group, out),
-            _ => attend_heads::<TILE>(q, group, out),
+            _ => attend_heads::<4>(q, group, out),
         };
         (q, out) = (&q[n * len..], &mut out[n * len..]);
     }
@@ -234,6 +211,7 @@ fn add_values<const N: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::panel::Panel;
 
     #[test]
     fn every_half_precision_number_widens_exactly() {
@@ -244,19 +222,35 @@ mod tests {
     }
 
     #[test]
-    fn a_column_holds_what_an_activation_holds() {
-        let mut column = Column::default();
+    fn a_panel_holds_what_activations_hold() {
         for (scale, len) in [(1.0f32, 96), (1e-44, 32), (1e38, 64), (0.0, 32), (f32::NAN, 32), (f32::INFINITY, 64)] {
-            let row: Vec<f32> = (0..len).map(|i| (i as f32 * 1.3 - 20.0) * 0.1 * scale).collect();
-            let want = tensor::quant::Activation::quantise(&row);
-            column.resize(len);
-            quantise(&row, &mut column);
-            assert_eq!((&column.q, &column.by_16.exact), (&want.q, &want.half_sums), "{scale}");
-            for (i, (got, want)) in column.scale.iter().zip(&want.scale).enumerate() {
-                assert!(got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(), "{scale}");
-                let sum = column.by_16.exact[2 * i] + column.by_16.exact[2 * i + 1];
-                assert_eq!(column.by_32.exact[i], sum);
-                assert_eq!(column.by_32.scaled[i].to_bits(), (got * sum as f32).to_bits());
+            let rows: Vec<Vec<f32>> =
+                (0..3).map(|n| (0..len).map(|i| ((i + 7 * n) as f32 * 1.3 - 20.0) * 0.1 * scale).collect()).collect();
+            let mut panel = Panel::default();
+            panel.resize(4, len);
+            let x: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
+            let factors = [1.0, 0.5, 0.7];
+            let tiles = panel.tiles_mut();
+            // SAFETY: the only tile alive.
+            quantise(&x, &factors, unsafe { tiles.tile(1..4) });
+            let (whole, halves) = (panel.tile(1..4, false), panel.tile(1..4, true));
+            let same = |a: f32, b: f32| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+            for (n, (row, factor)) in rows.iter().zip(factors).enumerate() {
+                let want = tensor::quant::Activation::quantise(row);
+                for block in 0..len / BLOCK {
+                    let at = block * 3 + n;
+                    assert_eq!(whole.q[at * BLOCK..][..BLOCK], want.q[block * BLOCK..][..BLOCK]);
+                    let sums = [want.half_sums[2 * block], want.half_sums[2 * block + 1]];
+                    let scale = want.scale[block] * factor;
+                    assert!(same(whole.scale[at], scale), "{scale}");
+                    assert_eq!(whole.negated_sums[at], -(sums[0] + sums[1]));
+                    assert!(same(whole.scaled_sums[at], scale * (sums[0] + sums[1]) as f32));
+                    for (half, sum) in sums.into_iter().enumerate() {
+                        let at = (2 * block + half) * 3 + n;
+                        assert_eq!(halves.negated_sums[at], -sum);
+                        assert!(same(halves.scaled_sums[at], scale * sum as f32));
+                    }
+                }
             }
         }
     }

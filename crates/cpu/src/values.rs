@@ -1,28 +1,37 @@
 //! What the device's handles hold.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tensor::WeightSource;
 
-/// Activations: f32 `[rows, width]`. Cloning copies a pointer.
+use crate::panel::Panel;
+
+/// Activations: f32 `[rows, width]`. Cloning copies pointers.
 #[derive(Debug, Clone)]
 pub struct Tensor {
     values: Arc<Vec<f32>>,
     width: usize,
+    /// The rows in eight bits, from the first map with quantised weights that wanted them on.
+    panel: Arc<OnceLock<Panel>>,
 }
 
 impl Tensor {
     pub(crate) fn new(values: Vec<f32>, width: usize) -> Self {
-        Self { values: Arc::new(values), width }
+        Self { values: Arc::new(values), width, panel: Arc::default() }
     }
 
     /// The same values in rows of `width`.
     pub(crate) fn with_width(self, width: usize) -> Self {
-        Self { width, ..self }
+        if width == self.width { self } else { Self { width, panel: Arc::default(), ..self } }
     }
 
     pub(crate) fn values(&self) -> &[f32] {
         &self.values
+    }
+
+    /// The values, copied if somebody else holds them too.
+    pub(crate) fn into_values(self) -> Vec<f32> {
+        Arc::unwrap_or_clone(self.values)
     }
 
     pub(crate) fn width(&self) -> usize {
@@ -40,6 +49,11 @@ impl Tensor {
     /// Row `index`, which must be there.
     pub(crate) fn row(&self, index: usize) -> &[f32] {
         &self.values[index * self.width..][..self.width]
+    }
+
+    /// The rows in eight bits; `quantise` makes them the first time.
+    pub(crate) fn panel(&self, quantise: impl FnOnce() -> Panel) -> &Panel {
+        self.panel.get_or_init(quantise)
     }
 }
 

@@ -86,7 +86,16 @@ impl Op {
         let result = match self {
             Self::Linear { parts, bias, x } => {
                 let bias = bias.as_ref().map(|bias| dev.vector(bias));
-                dev.linear(&dev.matrix(parts)?, bias.as_ref(), &dev.upload(x, parts[0].shape()[2])?)?
+                let (w, x) = (dev.matrix(parts)?, dev.upload(x, parts[0].shape()[2])?);
+                let y = dev.linear(&w, bias.as_ref(), &x)?;
+                let onto = dev.linear_onto(y.clone(), &w, bias.as_ref(), &x)?;
+                let mut out = [dev.download(&y), dev.download(&onto)].concat();
+                if dev.shape(&y)[1] % 2 == 0 {
+                    let fused = dev.download(&dev.linear_swiglu(&w, bias.as_ref(), &x)?);
+                    assert!(same(&fused, &dev.download(&dev.swiglu(&y)?)), "swiglu in the epilogue");
+                    out.extend(fused);
+                }
+                return Ok(out);
             }
             Self::RmsNorm { x, row, width, gain } => {
                 let gain = gain.as_ref().map(|gain| dev.vector(gain));
@@ -108,11 +117,14 @@ impl Op {
                 let [n_experts, _, n_in] = parts[0].shape();
                 let x = dev.upload(x, n_in)?;
                 let routing = dev.route(&dev.upload(logits, n_experts)?, *top_k)?;
-                let y = dev.experts(&dev.matrix(parts)?, &dev.send(&x, &routing)?, &routing)?;
+                let w = dev.matrix(parts)?;
+                let inner = dev.experts_swiglu(&w, &x, &routing)?;
+                let sent: Vec<usize> = (0..dev.choices(&routing).len()).map(|i| i / top_k).collect();
+                let y = dev.experts(&w, &dev.rows(&x, &sent)?, &routing)?;
                 let onto = dev.columns(&dev.concat(&y, &y)?, 0..dev.shape(&y)[1])?;
                 let firsts: Vec<usize> = (0..dev.shape(&x)[0]).collect();
                 let combined = dev.combine(&dev.rows(&onto, &firsts)?, &y, &routing)?;
-                let mut out = dev.download(&combined);
+                let mut out = [dev.download(&combined), dev.download(&inner)].concat();
                 out.extend(dev.choices(&routing).iter().flat_map(|Choice { expert, score }| [*expert as f32, *score]));
                 return Ok(out);
             }
@@ -158,7 +170,7 @@ impl Bench {
     fn new() -> Self {
         println!("seed {SEED:#x}, detected {:?}", Isa::detect());
         let mut devices = Vec::new();
-        for isa in [Isa::Scalar, Isa::Avx2].into_iter().filter(|isa| *isa <= Isa::detect()) {
+        for isa in Isa::ALL.into_iter().filter(|isa| *isa <= Isa::detect()) {
             for threads in 1..=3 {
                 let cpu = Cpu::new(CpuOptions { threads: NonZeroUsize::new(threads), isa: Some(isa) });
                 assert_eq!((cpu.isa(), cpu.threads()), (isa, threads));
@@ -217,8 +229,8 @@ fn linear_equals_reference_in_every_format_and_size() {
     let (mut bench, mut numbers) = (Bench::new(), Numbers(SEED));
     for (format, orientation) in formats() {
         let widths = widths(format);
-        for (i, n_out) in [1, 2, 15, 16, 17, 33, 130].into_iter().enumerate() {
-            for (j, n_rows) in [0, 1, 2, 3, 4, 5, 7].into_iter().enumerate() {
+        for (i, n_out) in [1, 2, 15, 16, 17, 32, 128].into_iter().enumerate() {
+            for (j, n_rows) in [0, 1, 2, 3, 4, 5, 8].into_iter().enumerate() {
                 let n_in = widths[(3 * i + j) % widths.len()];
                 let parts = vec![numbers.source(format, orientation, [1, n_out, n_in])];
                 let bias = (j % 2 == 0).then(|| numbers.values(n_out));
@@ -297,7 +309,8 @@ fn the_largest_integers_do_not_saturate() {
                 Kind::Q4_0 => f32::from(byte & 15) - 8.0,
                 _ => f32::from(byte & 15) + 1.0,
             };
-            assert!(bench.check(kind.name(), &op).iter().all(|v| *v == 32.0 * q * x), "{} {byte:#x}", kind.name());
+            let out = bench.check(kind.name(), &op);
+            assert!(out[..5 * 17].iter().all(|v| *v == 32.0 * q * x), "{} {byte:#x}", kind.name());
         }
     }
 }
@@ -311,11 +324,12 @@ fn a_broken_row_stays_in_its_row() {
         let parts = vec![numbers.source(format, orientation, [1, 21, n_in])];
         let mut x = numbers.values(6 * n_in);
         let clean = bench.check(format.name(), &Op::Linear { parts: parts.clone(), bias: None, x: x.clone() });
+        let n = 6 * 21;
         x[n_in + 3] = f32::NAN;
         x[4 * n_in + 7] = f32::INFINITY;
         x[4 * n_in + 8] = f32::NEG_INFINITY;
         let broken = bench.check(format.name(), &Op::Linear { parts, bias: None, x });
-        for (row, (clean, broken)) in clean.chunks(21).zip(broken.chunks(21)).enumerate() {
+        for (row, (clean, broken)) in clean[..n].chunks(21).zip(broken[..n].chunks(21)).enumerate() {
             match row {
                 1 => assert!(broken.iter().all(|v| v.is_nan()), "{}", format.name()),
                 4 => assert!(broken.iter().all(|v| !v.is_finite()), "{}", format.name()),
@@ -493,7 +507,9 @@ fn mistakes<D: Device>(dev: &D) -> Vec<&'static str> {
         dev.attention(&x, &pages, &[seen(&[0], 0, 1), seen(&[2], 0, 1)]).err(),
         dev.route(&x, 0).err(),
         dev.route(&x, 33).err(),
-        dev.send(&dev.rows(&x, &[0]).unwrap(), &routing).err(),
+        dev.linear_onto(x.clone(), &matrix, None, &x).err(),
+        dev.linear_swiglu(&matrix, Some(&short), &x).err(),
+        dev.experts_swiglu(&matrix, &dev.rows(&x, &[0]).unwrap(), &routing).err(),
         dev.experts(&matrix, &x, &routing).err(),
         dev.combine(&x, &x, &routing).err(),
         dev.swiglu(&dev.upload(&[0.0; 3], 3).unwrap()).err(),

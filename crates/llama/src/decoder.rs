@@ -150,13 +150,18 @@ impl<D: Device> Decoder<D> {
         probe.see(dev, Site::Embeds, &x);
         for (i, (layer, pages)) in self.layers.iter().zip(&mut cache.layers).enumerate() {
             let weights = &layer.weights;
-            let attention = self.attention(dev, layer, pages, &step, &x)?;
-            probe.see(dev, Site::Attention(i), &attention);
-            x = dev.add(&x, &attention)?;
+            let mixed = self.attention(dev, layer, pages, &step, &x)?;
+            if probe.looks() {
+                probe.see(dev, Site::Attention(i), &dev.linear(&weights.o, weights.o_bias.as_ref(), &mixed)?);
+            }
+            x = dev.linear_onto(x, &weights.o, weights.o_bias.as_ref(), &mixed)?;
             let normed = dev.rms_norm(&x, Some(&weights.ffn_norm), dev.shape(&x)[1], self.eps)?;
-            let ffn = weights.ffn.forward(dev, &normed, &mut |logits| probe.see(dev, Site::Router(i), logits))?;
-            probe.see(dev, Site::FeedForward(i), &ffn);
-            x = dev.add(&x, &ffn)?;
+            let inner = weights.ffn.inner(dev, &normed, &mut |logits| probe.see(dev, Site::Router(i), logits))?;
+            if probe.looks() {
+                let nothing = dev.scale_rows(&x, &vec![0.0; batch.rows.len()])?;
+                probe.see(dev, Site::FeedForward(i), &weights.ffn.outer(dev, nothing, &inner)?);
+            }
+            x = weights.ffn.outer(dev, x, &inner)?;
             probe.see(dev, Site::Layer(i), &x);
         }
         let wanted: Vec<usize> = (0..batch.rows.len()).filter(|i| batch.rows[*i].wants_logits).collect();
@@ -171,6 +176,7 @@ impl<D: Device> Decoder<D> {
         Ok(Some(logits))
     }
 
+    /// Stores the rows' keys and values and returns what their heads gather, `[T, H·C]`.
     fn attention(
         &self,
         dev: &D,
@@ -201,8 +207,7 @@ impl<D: Device> Decoder<D> {
         }
         let reach = if chunked { &step.chunked } else { &step.global };
         dev.store(pages, &k, &v, &reach.slots)?;
-        let mixed = dev.attention(&q, pages, &reach.keys)?;
-        dev.linear(&weights.o, weights.o_bias.as_ref(), &mixed)
+        dev.attention(&q, pages, &reach.keys)
     }
 
     fn step<'a>(&self, batch: &Batch<'a, D::Tensor>) -> Result<Step<'a>, OpError> {
@@ -244,28 +249,41 @@ impl<'a> Reach<'a> {
     }
 }
 
+/// A feed-forward network between its two halves.
+struct Inner<D: Device> {
+    /// Of the network that all rows go through, `[T, F]`.
+    shared: D::Tensor,
+    /// Of the chosen experts, and who chose them.
+    routed: Option<(D::Tensor, D::Routing)>,
+}
+
 impl<D: Device> FeedForward<D> {
-    fn forward(&self, dev: &D, x: &D::Tensor, see_router: &mut dyn FnMut(&D::Tensor)) -> Result<D::Tensor, OpError> {
+    /// `silu(gate) · up` of normalised rows.
+    fn inner(&self, dev: &D, x: &D::Tensor, see_router: &mut dyn FnMut(&D::Tensor)) -> Result<Inner<D>, OpError> {
+        let dense = |dense: &Dense<D>| dev.linear_swiglu(&dense.gate_up, dense.gate_up_bias.as_ref(), x);
         match self {
-            Self::Dense(dense) => dense.forward(dev, x),
-            Self::Moe { router, top_k, shared, gate_up, down } => {
+            Self::Dense(all) => Ok(Inner { shared: dense(all)?, routed: None }),
+            Self::Moe { router, top_k, shared, gate_up, .. } => {
                 let logits = dev.linear(router, None, x)?;
                 see_router(&logits);
                 let routing = dev.route(&logits, *top_k)?;
                 // The score multiplies the expert's input; the shared expert always runs, unscaled.
-                let sent = dev.send(x, &routing)?;
-                let inner = dev.swiglu(&dev.experts(gate_up, &sent, &routing)?)?;
-                let routed = dev.experts(down, &inner, &routing)?;
-                dev.combine(&shared.forward(dev, x)?, &routed, &routing)
+                let routed = dev.experts_swiglu(gate_up, x, &routing)?;
+                Ok(Inner { shared: dense(shared)?, routed: Some((routed, routing)) })
             }
         }
     }
-}
 
-impl<D: Device> Dense<D> {
-    fn forward(&self, dev: &D, x: &D::Tensor) -> Result<D::Tensor, OpError> {
-        let inner = dev.swiglu(&dev.linear(&self.gate_up, self.gate_up_bias.as_ref(), x)?)?;
-        dev.linear(&self.down, self.down_bias.as_ref(), &inner)
+    /// Adds the output to `onto`: the shared expert's, then the chosen ones'.
+    fn outer(&self, dev: &D, onto: D::Tensor, inner: &Inner<D>) -> Result<D::Tensor, OpError> {
+        let (Self::Dense(dense) | Self::Moe { shared: dense, .. }) = self;
+        let x = dev.linear_onto(onto, &dense.down, dense.down_bias.as_ref(), &inner.shared)?;
+        match (self, &inner.routed) {
+            (Self::Moe { down, .. }, Some((inner, routing))) => {
+                dev.combine(&x, &dev.experts(down, inner, routing)?, routing)
+            }
+            _ => Ok(x),
+        }
     }
 }
 

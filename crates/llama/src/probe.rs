@@ -59,10 +59,20 @@ impl fmt::Display for Site {
 pub trait Probe<D: Device> {
     /// Called once for each site a step passes; for vision sites once a tile.
     fn see(&mut self, dev: &D, site: Site, x: &D::Tensor);
+
+    /// Whether anybody looks. What is fused away, the outputs of attention and feed-forward before they are added to
+    /// the residual stream, is computed a second time for whoever does.
+    fn looks(&self) -> bool {
+        true
+    }
 }
 
 impl<D: Device> Probe<D> for () {
     fn see(&mut self, _: &D, _: Site, _: &D::Tensor) {}
+
+    fn looks(&self) -> bool {
+        false
+    }
 }
 
 impl<D: Device, F: FnMut(&D, Site, &D::Tensor)> Probe<D> for F {

@@ -181,7 +181,7 @@ impl<D: Device> Vision<D> {
         let mut stored = dev.pages(pages.len(), self.n_heads, self.head_len)?;
         let keys = vec![RowKeys { pages: &pages, first_position: 0, begin: 0, end: n_rows }; n_rows];
         for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(dev, &x, &self.rotation, &mut stored, &keys)?;
+            x = layer.forward(dev, x, &self.rotation, &mut stored, &keys)?;
             probe.see(dev, Site::VisionLayer(i), &x);
         }
         x = self.norm_after.forward(dev, &x)?;
@@ -275,21 +275,21 @@ impl<D: Device> Layer<D> {
     fn forward(
         &self,
         dev: &D,
-        x: &D::Tensor,
+        x: D::Tensor,
         rotation: &Rotation,
         stored: &mut D::Pages,
         keys: &[RowKeys<'_>],
     ) -> Result<D::Tensor, OpError> {
-        let width = dev.shape(x)[1];
-        let qkv = dev.linear(&self.qkv, Some(&self.qkv_bias), &self.norm1.forward(dev, x)?)?;
+        let width = dev.shape(&x)[1];
+        let qkv = dev.linear(&self.qkv, Some(&self.qkv_bias), &self.norm1.forward(dev, &x)?)?;
         let q = dev.rope(&dev.columns(&qkv, 0..width)?, rotation)?;
         let k = dev.rope(&dev.columns(&qkv, width..2 * width)?, rotation)?;
         let v = dev.columns(&qkv, 2 * width..3 * width)?;
         let slots: Vec<usize> = (0..keys.len()).collect();
         dev.store(stored, &k, &v, &slots)?;
         let mixed = dev.attention(&q, stored, keys)?;
-        let x = dev.add(x, &dev.linear(&self.o, Some(&self.o_bias), &mixed)?)?;
+        let x = dev.linear_onto(x, &self.o, Some(&self.o_bias), &mixed)?;
         let inner = dev.gelu(&dev.linear(&self.fc1, Some(&self.fc1_bias), &self.norm2.forward(dev, &x)?)?);
-        dev.add(&x, &dev.linear(&self.fc2, Some(&self.fc2_bias), &inner)?)
+        dev.linear_onto(x, &self.fc2, Some(&self.fc2_bias), &inner)
     }
 }

@@ -297,6 +297,33 @@ pub trait Device: Send + Sync {
     /// [`OpError::Shape`] if the widths disagree.
     fn linear(&self, w: &Self::Matrix, bias: Option<&Self::Vector>, x: &Self::Tensor) -> Result<Self::Tensor, OpError>;
 
+    /// `onto` plus [`linear`](Self::linear), for residual connections.
+    ///
+    /// # Errors
+    /// Those of [`linear`](Self::linear) and [`add`](Self::add).
+    fn linear_onto(
+        &self,
+        onto: Self::Tensor,
+        w: &Self::Matrix,
+        bias: Option<&Self::Vector>,
+        x: &Self::Tensor,
+    ) -> Result<Self::Tensor, OpError> {
+        self.add(&onto, &self.linear(w, bias, x)?)
+    }
+
+    /// [`swiglu`](Self::swiglu) of [`linear`](Self::linear).
+    ///
+    /// # Errors
+    /// Those of the two.
+    fn linear_swiglu(
+        &self,
+        w: &Self::Matrix,
+        bias: Option<&Self::Vector>,
+        x: &Self::Tensor,
+    ) -> Result<Self::Tensor, OpError> {
+        self.swiglu(&self.linear(w, bias, x)?)
+    }
+
     /// Normalises each `width`-long part of every row by its root mean square, then multiplies by `gain`.
     ///
     /// `x` is `[T, n·width]`; `gain`, if any, is `[width]`. `eps` is added to the mean square, inside the root. Sums
@@ -363,13 +390,22 @@ pub trait Device: Send + Sync {
     /// The choices of each row, lower expert first: `[T, top_k]`.
     fn choices(&self, routing: &Self::Routing) -> Vec<Choice>;
 
-    /// Each row, multiplied by its score, once for each of its experts; grouped by expert: `[T·top_k, D]`.
+    /// Each row through the gate and up projections of each of its experts, and [`swiglu`](Self::swiglu): `x` is
+    /// `[T, D]`, the result `[T·top_k, F]`, grouped by expert.
+    ///
+    /// The score multiplies the expert's input. For unquantised weights every input is multiplied; for quantised ones
+    /// the row goes to eight bits once and its scales are multiplied, which a device can share between experts.
     ///
     /// # Errors
-    /// [`OpError::Shape`] if `routing` is of another number of rows.
-    fn send(&self, x: &Self::Tensor, routing: &Self::Routing) -> Result<Self::Tensor, OpError>;
+    /// [`OpError::Shape`] if widths, the number of experts or of rows disagree or the map's outputs are odd in number.
+    fn experts_swiglu(
+        &self,
+        w: &Self::Matrix,
+        x: &Self::Tensor,
+        routing: &Self::Routing,
+    ) -> Result<Self::Tensor, OpError>;
 
-    /// [`linear`](Self::linear) of sent rows, each through its expert's matrix.
+    /// [`linear`](Self::linear) of rows grouped by expert, `[T·top_k, F]`, each through its expert's matrix.
     ///
     /// # Errors
     /// [`OpError::Shape`] if widths or the number of experts disagree.

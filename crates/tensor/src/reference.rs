@@ -83,15 +83,20 @@ fn dot_quantised(kind: crate::quant::Kind, row: &[u8], x: &Activation) -> f32 {
     acc
 }
 
-/// Applies matrix `matrix` of every part to one row.
-fn apply(parts: &[WeightSource], matrix: usize, x: &[f32], out: &mut Vec<f32>) -> Result<(), OpError> {
+/// Applies matrix `matrix` of every part to one row times `factor`.
+fn apply(parts: &[WeightSource], matrix: usize, x: &[f32], factor: f32, out: &mut Vec<f32>) -> Result<(), OpError> {
     let mut scratch = vec![0.0f32; x.len()];
-    let quantised = parts.iter().any(|p| matches!(p.format(), Format::Block(_))).then(|| Activation::quantise(x));
+    let quantised = parts.iter().any(|p| matches!(p.format(), Format::Block(_))).then(|| {
+        let mut quantised = Activation::quantise(x);
+        quantised.scale.iter_mut().for_each(|scale| *scale *= factor);
+        quantised
+    });
+    let x: Vec<f32> = x.iter().map(|x| x * factor).collect();
     for part in parts {
         for row in 0..part.shape()[1] {
             let value = match (part.format(), part.row(matrix, row), &quantised) {
                 (Format::Block(kind), Some(raw), Some(x)) => dot_quantised(kind, raw, x),
-                _ => dot(part, matrix, row, x, &mut scratch)?,
+                _ => dot(part, matrix, row, &x, &mut scratch)?,
             };
             out.push(value);
         }
@@ -208,7 +213,7 @@ impl Device for Reference {
         let mut values = Vec::with_capacity(x.n_rows() * n_out);
         for row in x.rows() {
             let begin = values.len();
-            apply(w, 0, row, &mut values)?;
+            apply(w, 0, row, 1.0, &mut values)?;
             for (value, bias) in values[begin..].iter_mut().zip(bias.into_iter().flatten()) {
                 *value += bias;
             }
@@ -312,14 +317,18 @@ impl Device for Reference {
         routing.choices.clone()
     }
 
-    fn send(&self, x: &Tensor, routing: &Routing) -> Result<Tensor, OpError> {
-        check("send", "the number of rows", x.n_rows() * routing.top_k, routing.choices.len())?;
-        let mut values = Vec::with_capacity(routing.order.len() * x.width);
+    fn experts_swiglu(&self, w: &Self::Matrix, x: &Tensor, routing: &Routing) -> Result<Tensor, OpError> {
+        let [n_matrices, _, n_in] = w.first().map_or([0; 3], WeightSource::shape);
+        check("experts_swiglu", "the input's width", x.width, n_in)?;
+        check("experts_swiglu", "the number of experts", n_matrices, routing.n_experts)?;
+        check("experts_swiglu", "the number of rows", x.n_rows() * routing.top_k, routing.choices.len())?;
+        let mut values = Vec::new();
         for &i in &routing.order {
             let row = i / routing.top_k * x.width;
-            values.extend(x.values[row..row + x.width].iter().map(|x| x * routing.choices[i].score));
+            let Choice { expert, score } = routing.choices[i];
+            apply(w, expert as usize, &x.values[row..row + x.width], score, &mut values)?;
         }
-        Ok(Tensor::new(values, x.width))
+        self.swiglu(&Tensor::new(values, w.iter().map(|part| part.shape()[1]).sum()))
     }
 
     fn experts(&self, w: &Self::Matrix, x: &Tensor, routing: &Routing) -> Result<Tensor, OpError> {
@@ -329,7 +338,7 @@ impl Device for Reference {
         check("experts", "the number of rows", x.n_rows(), routing.order.len())?;
         let mut values = Vec::new();
         for (row, &i) in x.rows().zip(&routing.order) {
-            apply(w, routing.choices[i].expert as usize, row, &mut values)?;
+            apply(w, routing.choices[i].expert as usize, row, 1.0, &mut values)?;
         }
         Ok(Tensor::new(values, w.iter().map(|part| part.shape()[1]).sum()))
     }

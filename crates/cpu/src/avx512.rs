@@ -1,0 +1,140 @@
+//! x86-64 with AVX-512 (F, BW, VL) and VNNI.
+
+use std::arch::x86_64::*;
+
+use crate::kernels::compile_kernels;
+use crate::simd::Simd;
+
+/// AVX-512 with VNNI. A value exists only where [`detect`](Self::detect) found these.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avx512(());
+
+impl Avx512 {
+    /// The kernels, if the machine can run them.
+    pub(crate) fn detect() -> Option<Self> {
+        let found = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vnni")
+            && is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        found.then_some(Self(()))
+    }
+}
+
+compile_kernels! {
+    Avx512, #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+}
+
+// SAFETY, for all blocks: the trait's contract gives the instructions and the memory behind the pointers.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Simd for Avx512 {
+    const LANES: usize = 16;
+    const COLUMNS: usize = 8;
+    const BYTE_SHIFT: u32 = 7;
+
+    type F32 = __m512;
+    type I32 = __m512i;
+    type Bytes = __m512i;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> __m512 {
+        unsafe { _mm512_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(x: *const f32) -> __m512 {
+        unsafe { _mm512_loadu_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(x: *const u8) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(x: *const u8) -> __m512 {
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(x.cast())))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(x: *const u8) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(x: __m512, out: *mut f32) {
+        unsafe { _mm512_storeu_ps(out, x) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    unsafe fn to_f32(x: __m512i) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_i32(x: *const i32, shift: u32) -> __m512i {
+        unsafe { _mm512_sll_epi32(_mm512_set1_epi32(x.read_unaligned()), _mm_cvtsi32_si128(shift as i32)) }
+    }
+
+    #[inline(always)]
+    unsafe fn zero_i32() -> __m512i {
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    unsafe fn bytes(x: *const u8) -> __m512i {
+        unsafe { _mm512_loadu_si512(x.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn shift(x: __m512i, left: i32) -> __m512i {
+        unsafe {
+            match left {
+                0 => x,
+                1.. => _mm512_sll_epi16(x, _mm_cvtsi32_si128(left)),
+                _ => _mm512_srl_epi16(x, _mm_cvtsi32_si128(-left)),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn and(x: __m512i, mask: u8) -> __m512i {
+        unsafe { _mm512_and_si512(x, _mm512_set1_epi8(mask.cast_signed())) }
+    }
+
+    #[inline(always)]
+    unsafe fn or(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_or_si512(a, b) }
+    }
+
+    /// `vpdpbusd` takes unsigned weights, so 128 is added to signed ones.
+    #[inline(always)]
+    unsafe fn dot4(sum: __m512i, w: [__m512i; 4], x: *const i8, bits: u32) -> __m512i {
+        unsafe {
+            let mut sum = sum;
+            for (i, w) in w.into_iter().enumerate() {
+                let w = if bits == 8 { _mm512_xor_si512(w, _mm512_set1_epi8(-128)) } else { w };
+                sum = _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(x.add(4 * i).cast::<i32>().read_unaligned()));
+            }
+            sum
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What an instruction set offers to kernels.
+
+/// Vectors of one instruction set. Kernels are written once over this trait and compiled for each set.
+///
+/// A vector holds [`LANES`](Self::LANES) output rows, so [`ROWS`](crate::kernels::ROWS) rows are one vector or several.
+/// Every function is one or a few instructions and rounds each operation once, so all sets give the same bits.
+///
+/// # Safety
+/// All functions need the set's instructions and are `#[inline(always)]`, so that they become part of a caller that is
+/// compiled for the set. Pointers must be good for what is read or written; none needs an alignment.
+pub(crate) trait Simd: Copy + Send + Sync + 'static {
+    /// 32-bit lanes of a vector; divides [`ROWS`](crate::kernels::ROWS).
+    const LANES: usize;
+    /// Columns whose sums the registers hold at once, at most [`TILE`](crate::kernels::TILE).
+    const COLUMNS: usize;
+    /// [`dot4`](Self::dot4) of signed bytes leaves out 2 to the power of this times the sum of `x`; 0 if it is exact.
+    const BYTE_SHIFT: u32;
+
+    /// A number for each lane.
+    type F32: Copy;
+    /// An integer for each lane.
+    type I32: Copy;
+    /// Four bytes for each lane.
+    type Bytes: Copy;
+
+    /// `x` in all lanes.
+    unsafe fn splat(x: f32) -> Self::F32;
+    /// One number for each lane.
+    unsafe fn load(x: *const f32) -> Self::F32;
+    /// The same from half precision.
+    unsafe fn load_f16(x: *const u8) -> Self::F32;
+    /// The same from bfloat16.
+    unsafe fn load_bf16(x: *const u8) -> Self::F32;
+    /// The same from signed bytes.
+    unsafe fn load_i8(x: *const u8) -> Self::F32;
+    /// Writes one number for each lane.
+    unsafe fn store(x: Self::F32, out: *mut f32);
+    /// `a + b`.
+    unsafe fn add(a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a · b`.
+    unsafe fn mul(a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a · b + c`, rounded once.
+    unsafe fn fma(a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// The integers as numbers.
+    unsafe fn to_f32(x: Self::I32) -> Self::F32;
+
+    /// `x · 2^shift` in all lanes.
+    unsafe fn splat_i32(x: *const i32, shift: u32) -> Self::I32;
+    /// Zero in all lanes.
+    unsafe fn zero_i32() -> Self::I32;
+
+    /// Four bytes for each lane.
+    unsafe fn bytes(x: *const u8) -> Self::Bytes;
+    /// Shifts left (right if negative) in units that hold two bytes each; bits that cross from one byte into the other
+    /// are the caller's to mask.
+    unsafe fn shift(x: Self::Bytes, left: i32) -> Self::Bytes;
+    /// Keeps the bits of `mask` in each byte.
+    unsafe fn and(x: Self::Bytes, mask: u8) -> Self::Bytes;
+    /// All bits of both.
+    unsafe fn or(a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+
+    /// `sum` plus, in each lane, the products of its 16 bytes of `w` with the 16 integers at `x`.
+    ///
+    /// `bits` says what the bytes hold: unsigned integers of 4 to 6 bits, or signed bytes where it is 8. The integers
+    /// at `x` lie in −127…127.
+    unsafe fn dot4(sum: Self::I32, w: [Self::Bytes; 4], x: *const i8, bits: u32) -> Self::I32;
+}

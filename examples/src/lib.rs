@@ -7,6 +7,7 @@ use cpu::{Cpu, CpuOptions};
 use engine::Engine;
 use formats::Checkpoint;
 use llama::Model;
+use tensor::KvFormat;
 use tokenizer::{SpecialTokens, Tokenizer};
 
 /// Argument `nth` of the command line, from 1.
@@ -45,5 +46,5 @@ pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer> {
 pub fn engine(checkpoint: &Checkpoint, context: usize) -> Result<Engine<Cpu>> {
     let dev = Cpu::new(CpuOptions::default());
     let model = Model::load(&dev, checkpoint, &mut |_| {})?;
-    Ok(Engine::new(dev, model, context)?)
+    Ok(Engine::new(dev, model, context, KvFormat::default())?)
 }

@@ -11,10 +11,7 @@ use tensor::Device;
 use tokenizer::{ChatFormat, ImageIds, Message, Part, Piece, Role, Tokenizer, encode_segments};
 
 use crate::failure::usage;
-use crate::model;
-
-/// Positions unless asked for more: what most conversations need, and keys and values of it fit small machines.
-const DEFAULT_CONTEXT: usize = 32_768;
+use crate::model::{self, CacheArguments};
 
 /// A model, its tokenizer and a conversation.
 pub struct Chat<D: Device> {
@@ -32,8 +29,8 @@ pub struct Chat<D: Device> {
 }
 
 impl<D: Device> Chat<D> {
-    /// Loads the model at `path` onto `dev`, with room for `context` positions.
-    pub fn open(path: &Path, mmproj: Option<&Path>, dev: D, context: Option<usize>) -> Result<Self> {
+    /// Loads the model at `path` onto `dev`, with the room that `cache` asks for.
+    pub fn open(path: &Path, mmproj: Option<&Path>, dev: D, cache: CacheArguments) -> Result<Self> {
         let checkpoint = model::open_checkpoint(path, mmproj)?;
         if checkpoint.tensors.is_empty() {
             let message = format!("{} holds no weights, a config alone", path.display());
@@ -42,23 +39,15 @@ impl<D: Device> Chat<D> {
         let tokenizer = model::tokenizer_of(&checkpoint)?;
         let format = model::chat_format(&checkpoint, &tokenizer)?;
         let text = &checkpoint.config.text;
-        let context = match context {
-            Some(context) if context > text.max_positions => {
-                let message =
-                    format!("--ctx {context} is more than the {} positions of this model", text.max_positions);
-                return Err(usage(message, format!("give at most --ctx {}", text.max_positions)));
-            }
-            Some(0) => return Err(usage("--ctx 0 has no room for a prompt", "give at least --ctx 1")),
-            Some(context) => context,
-            None => text.max_positions.min(DEFAULT_CONTEXT),
-        };
+        let context = cache.context(text.max_positions)?;
+        let kv = cache.kv(context);
         let end_tokens = model::end_tokens(&checkpoint, &tokenizer);
         let (image_ids, tiles) = model::image_settings(&checkpoint, &tokenizer)?.unzip();
         let loaded = model::load(&dev, &checkpoint)?;
-        model::check_memory(CachePlan::new(&loaded, context)?.bytes, context)?;
+        model::check_memory(CachePlan::new(&loaded, context, kv)?.bytes, context)?;
         Ok(Self {
             name: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
-            engine: Engine::new(dev, loaded, context)?,
+            engine: Engine::new(dev, loaded, context, kv)?,
             tokenizer,
             format,
             generation: checkpoint.generation.clone(),

@@ -1,6 +1,7 @@
 //! The `puna` binary: arguments, environment, exit codes, choosing the device.
 
 mod answer;
+mod bench;
 mod chat;
 mod commands;
 mod failure;

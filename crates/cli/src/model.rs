@@ -11,11 +11,14 @@ use formats::config::Architecture;
 use formats::gguf::Metadata;
 use formats::{Checkpoint, FormatError, Kind, PreprocessorConfig};
 use llama::Model;
-use tensor::Device;
+use tensor::{Device, KvFormat};
 use tokenizer::{ChatFormat, ChatTemplate, GgufVocabulary, ImageIds, Llama4Chat, SpecialTokens, Tokenizer};
 
 use crate::failure::{no_memory, usage};
 use crate::output::byte_bar;
+
+/// Positions of a conversation where neither the user nor the model says less.
+const DEFAULT_CONTEXT: usize = 32768;
 
 /// Which device computes, and how.
 #[derive(clap::Args, Debug, Clone)]
@@ -32,6 +35,7 @@ pub struct DeviceArguments {
 enum IsaName {
     Scalar,
     Avx2,
+    Avx512,
 }
 
 impl DeviceArguments {
@@ -40,8 +44,56 @@ impl DeviceArguments {
         let isa = self.isa.map(|isa| match isa {
             IsaName::Scalar => Isa::Scalar,
             IsaName::Avx2 => Isa::Avx2,
+            IsaName::Avx512 => Isa::Avx512,
         });
         Cpu::new(CpuOptions { threads: self.threads, isa })
+    }
+}
+
+/// How much is remembered, and how.
+#[derive(clap::Args, Debug, Clone, Copy)]
+pub struct CacheArguments {
+    /// Tokens of prompt and answer together; by default what the model allows, at most 32768
+    #[arg(long, value_name = "TOKENS")]
+    pub ctx: Option<usize>,
+    /// How keys and values are stored; by default f16, and q8 for contexts above 32768
+    #[arg(long, value_name = "FORMAT")]
+    kv: Option<KvName>,
+}
+
+#[derive(clap::ValueEnum, Debug, Clone, Copy)]
+enum KvName {
+    F32,
+    F16,
+    Q8,
+}
+
+impl CacheArguments {
+    /// Positions, for a model that has `most`.
+    ///
+    /// # Errors
+    /// Exit code 2 for none or more than the model has.
+    pub fn context(self, most: usize) -> Result<usize> {
+        match self.ctx {
+            Some(context) if context > most => {
+                let message = format!("--ctx {context} is more than the {most} positions of this model");
+                Err(usage(message, format!("give at most --ctx {most}")))
+            }
+            Some(0) => Err(usage("--ctx 0 has no room for a prompt", "give at least --ctx 1")),
+            Some(context) => Ok(context),
+            None => Ok(most.min(DEFAULT_CONTEXT)),
+        }
+    }
+
+    /// How keys and values of `context` positions are stored.
+    pub fn kv(self, context: usize) -> KvFormat {
+        match self.kv {
+            Some(KvName::F32) => KvFormat::F32,
+            Some(KvName::F16) => KvFormat::F16,
+            Some(KvName::Q8) => KvFormat::Q8,
+            None if context > DEFAULT_CONTEXT => KvFormat::Q8,
+            None => KvFormat::F16,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use cpu::{Cpu, CpuOptions, Isa, Matrix, Pages, Tensor, Vector};
 use tensor::quant::Kind;
-use tensor::{Device, Format, OpError, Orientation, PAGE_LEN, Pairing, Rotation, RowKeys, WeightSource};
+use tensor::{Device, Format, KvFormat, OpError, Orientation, PAGE_LEN, Pairing, Rotation, RowKeys, WeightSource};
 
 /// The value behind `--name`, if there is one.
 fn argument(name: &str) -> Option<String> {
@@ -91,7 +91,7 @@ fn decode(cpu: &Cpu, context: usize, real: bool) {
             out: map(width, n_heads * len),
             gate_up: map(2 * ffn, width),
             down: map(width, ffn),
-            pages: cpu.pages(n_pages, kv_heads, len).expect("a size that fits"),
+            pages: cpu.pages(n_pages, kv_heads, len, KvFormat::F16).expect("a size that fits"),
         })
         .collect();
     let (head, gain) = (map(vocab, width), cpu.vector(&vec![1.0; width]));
@@ -164,7 +164,8 @@ impl Layer {
 fn main() {
     let real = argument("--size").as_deref() == Some("real");
     let threads = argument("--threads").and_then(|n| n.parse::<NonZeroUsize>().ok());
-    let isa = argument("--isa").and_then(|name| Isa::ALL.into_iter().find(|isa| format!("{isa:?}").eq_ignore_ascii_case(&name)));
+    let isa = argument("--isa")
+        .and_then(|name| Isa::ALL.into_iter().find(|isa| format!("{isa:?}").eq_ignore_ascii_case(&name)));
     let cpu = Cpu::new(CpuOptions { threads, isa });
     let only = argument("--format");
     if only.is_none() {

@@ -1,85 +1,395 @@
-//! Keys and values in pages, and attention over them.
+//! Attention: which thread computes which query heads, and the kernel.
 
-use tensor::{OpError, PAGE_LEN, RowKeys};
+use std::marker::PhantomData;
+use std::ops::Range;
 
-use crate::kernels::{HeadGroup, Kernels};
-use crate::pool::Pool;
+use tensor::quant::ACTIVATION_LEN;
+use tensor::{DENSE_BLOCK, KvFormat, PAGE_LEN, RowKeys, math};
+
+use crate::kernels::{Kernels, ROWS};
+use crate::pages::Pages;
+use crate::pool::{Disjoint, Pool};
+use crate::simd::{Simd, Work, with_columns};
 use crate::values::Tensor;
 
+/// Query heads that read a page together.
+const TILE: usize = 8;
 /// Multiply-adds below which another thread is not worth its wake-up.
 const GRAIN: usize = 1 << 14;
 
-/// Keys and values of one layer: keys `[page][head][C][PAGE_LEN]`, values `[page][head][PAGE_LEN][C]`.
-///
-/// The memory comes zeroed from the operating system and is only taken when a page is first written.
-#[derive(Debug)]
-pub struct Pages {
-    keys: Vec<f32>,
-    values: Vec<f32>,
-    n_pages: usize,
-    n_heads: usize,
-    head_len: usize,
+/// One query head of one row.
+#[derive(Clone, Copy)]
+pub(crate) struct Query<'a> {
+    /// `[C]`.
+    q: &'a [f32],
+    seen: &'a RowKeys<'a>,
 }
 
-impl Pages {
-    pub(crate) fn new(n_pages: usize, n_heads: usize, head_len: usize) -> Result<Self, OpError> {
-        let len = [n_heads, head_len, PAGE_LEN].iter().try_fold(n_pages, |len, n| len.checked_mul(*n));
-        let len = len.filter(|len| *len <= isize::MAX as usize / size_of::<f32>());
-        let len = len.ok_or_else(|| OpError::shape("pages", format!("{n_pages} pages overflow")))?;
-        Ok(Self { keys: vec![0.0; len], values: vec![0.0; len], n_pages, n_heads, head_len })
-    }
+/// Query heads that read the same key head of the same pages, at most [`TILE`], and where their results go.
+pub(crate) struct Queries<'a, 'b> {
+    pages: &'a Pages,
+    /// The key head.
+    head: usize,
+    queries: &'b [Query<'a>],
+    /// `[C]` each, zeros.
+    out: &'b mut [&'a mut [f32]],
+}
 
-    pub(crate) fn n_pages(&self) -> usize {
-        self.n_pages
-    }
+/// Attention of `q`, whose width is `group` query heads for each key head, over what `rows` may see,
+/// into `out`.
+pub(crate) fn attend(
+    (pool, kernels): (&Pool, &dyn Kernels),
+    pages: &Pages,
+    q: &Tensor,
+    group: usize,
+    rows: &[RowKeys<'_>],
+    out: &mut [f32],
+) {
+    let len = pages.head_len();
+    out.fill(0.0);
+    let runs = runs(rows);
+    let n_seen: usize = rows.iter().map(|row| row.end - row.begin).sum();
+    // A unit is a key head and as many queries as make enough units to share out evenly.
+    let n_queries = rows.len() * group;
+    let tile = TILE.min((n_queries * pages.n_heads()).div_ceil(4 * pool.n_threads()).max(1));
+    let units: Vec<(usize, Range<usize>)> = runs
+        .iter()
+        .flat_map(|run| {
+            let queries = run.start * group..run.end * group;
+            let tiles = queries.clone().step_by(tile).map(move |first| first..(first + tile).min(queries.end));
+            tiles.flat_map(|queries| (0..pages.n_heads()).map(move |head| (head, queries.clone())))
+        })
+        .collect();
+    let cost = (2 * len * tile * n_seen).checked_div(rows.len()).unwrap_or(0).max(1);
+    let width = q.width();
+    let parts = Disjoint::new(out);
+    pool.run(units.len(), GRAIN.div_ceil(cost), &|range| {
+        for (head, queries) in &units[range] {
+            let query = |i: usize| {
+                let (row, at) = (i / group, (head * group + i % group) * len);
+                Query { q: &q.row(row)[at..at + len], seen: &rows[row] }
+            };
+            // SAFETY: a query head's result is written by the one unit that holds it.
+            let result = |i: usize| unsafe {
+                let at = i / group * width + (head * group + i % group) * len;
+                parts.part(at..at + len)
+            };
+            let (first, n) = (queries.start, queries.len());
+            let mut out: [&mut [f32]; TILE] =
+                std::array::from_fn(|i| if i < n { result(first + i) } else { &mut [][..] });
+            let queries: [Query<'_>; TILE] = std::array::from_fn(|i| query(first + i.min(n - 1)));
+            kernels.attend_queries(Queries { pages, head: *head, queries: &queries[..n], out: &mut out[..n] });
+        }
+    });
+}
 
-    pub(crate) fn n_heads(&self) -> usize {
-        self.n_heads
-    }
-
-    /// Components of one head.
-    pub(crate) fn head_len(&self) -> usize {
-        self.head_len
-    }
-
-    /// Keys and values of one head in one page.
-    #[inline(always)]
-    pub(crate) fn page(&self, page: usize, head: usize) -> (&[f32], &[f32]) {
-        let len = self.head_len * PAGE_LEN;
-        let begin = (page * self.n_heads + head) * len;
-        (&self.keys[begin..begin + len], &self.values[begin..begin + len])
-    }
-
-    /// Writes one row's keys and values, `[K·C]`, to a slot of a page that is there.
-    pub(crate) fn write(&mut self, slot: usize, k: &[f32], v: &[f32]) {
-        let (page, slot) = (slot / PAGE_LEN, slot % PAGE_LEN);
-        let len = self.head_len * PAGE_LEN;
-        let heads = k.chunks_exact(self.head_len).zip(v.chunks_exact(self.head_len));
-        for (head, (k, v)) in heads.enumerate() {
-            let begin = (page * self.n_heads + head) * len;
-            for (key, k) in self.keys[begin + slot..begin + len].iter_mut().step_by(PAGE_LEN).zip(k) {
-                *key = *k;
-            }
-            self.values[begin + slot * self.head_len..][..self.head_len].copy_from_slice(v);
+/// Consecutive rows that read the same pages.
+fn runs(rows: &[RowKeys<'_>]) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for (i, row) in rows.iter().enumerate() {
+        let same =
+            |other: &RowKeys<'_>| std::ptr::eq(other.pages, row.pages) && other.first_position == row.first_position;
+        match runs.last_mut() {
+            Some(run) if same(&rows[run.start]) => run.end = i + 1,
+            _ => runs.push(i..i + 1),
         }
     }
+    runs
+}
 
-    /// Attention of `q`, whose width is `group` query heads for each key head, over what `rows` may see.
-    pub(crate) fn attend(
-        &self,
-        (pool, kernels): (&Pool, &dyn Kernels),
-        q: &Tensor,
-        group: usize,
-        rows: &[RowKeys<'_>],
-    ) -> Vec<f32> {
-        let mut out = vec![0.0; q.values().len()];
-        let len = group * self.head_len;
-        let n_seen: usize = rows.iter().map(|row| row.end - row.begin).sum();
-        let cost = (2 * len * n_seen).checked_div(rows.len()).unwrap_or(0).max(1);
-        pool.chunks(&mut out, len, GRAIN.div_ceil(cost), |i, out| {
-            let group = HeadGroup { pages: self, head: i % self.n_heads, row: &rows[i / self.n_heads] };
-            kernels.attend(&q.values()[i * len..(i + 1) * len], group, out);
+/// [`math::attend_page`] over all visible pages, for several query heads at once.
+///
+/// # Safety
+/// Needs the instructions of `S`.
+#[inline(always)]
+pub(crate) unsafe fn attend_queries<S: Simd>(queries: Queries<'_, '_>) {
+    // SAFETY: passes on this function's contract.
+    unsafe {
+        match queries.pages.format() {
+            KvFormat::F32 => attend_stored::<S, Singles>(queries),
+            KvFormat::F16 => attend_stored::<S, Halves>(queries),
+            KvFormat::Q8 => attend_stored::<S, Bytes>(queries),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn attend_stored<S: Simd, F: Stored>(queries: Queries<'_, '_>) {
+    let Queries { pages, head, queries, out } = queries;
+    let mut first = 0;
+    while first < queries.len() {
+        let (queries, out) = (&queries[first..], &mut out[first..]);
+        // SAFETY: passes on this function's contract.
+        first += unsafe {
+            with_columns!(S, queries.len(), N => Attend::<S, F, N> { pages, head, queries, out, set: PhantomData })
+        };
+    }
+}
+
+/// The first `N` query heads.
+struct Attend<'a, 'b, S, F, const N: usize> {
+    pages: &'a Pages,
+    head: usize,
+    queries: &'b [Query<'a>],
+    out: &'b mut [&'a mut [f32]],
+    set: PhantomData<(S, F)>,
+}
+
+impl<S: Simd, F: Stored, const N: usize> Work for Attend<'_, '_, S, F, N> {
+    #[inline(always)]
+    unsafe fn run(self) {
+        // SAFETY: passes on this function's contract.
+        unsafe { attend_tile::<S, F, N>(self.pages, self.head, self.queries, self.out) }
+    }
+}
+
+/// [`math::attend_page`] over all pages that `N` query heads see.
+#[inline(always)]
+unsafe fn attend_tile<S: Simd, F: Stored, const N: usize>(
+    pages: &Pages,
+    head: usize,
+    queries: &[Query<'_>],
+    out: &mut [&mut [f32]],
+) {
+    let len = pages.head_len();
+    let scale = 1.0 / (len as f32).sqrt();
+    let (mut largest, mut totals) = ([f32::NEG_INFINITY; N], [[0.0f32; PAGE_LEN]; N]);
+    let seen: [&RowKeys<'_>; N] = std::array::from_fn(|n| queries[n].seen);
+    let q: [*const f32; N] = std::array::from_fn(|n| queries[n].q.as_ptr());
+    assert!(queries[..N].iter().all(|query| query.q.len() == len) && out[..N].iter().all(|out| out.len() == len));
+    let first_position = seen[0].first_position;
+    let begin = seen.iter().map(|seen| seen.begin).min().unwrap_or(0);
+    let end = seen.iter().map(|seen| seen.end).max().unwrap_or(0);
+    for page in (begin - first_position) / PAGE_LEN..(end - first_position).div_ceil(PAGE_LEN) {
+        let position = first_position + page * PAGE_LEN;
+        let slots: [Range<usize>; N] = std::array::from_fn(|n| {
+            let clamp = |at: usize| at.saturating_sub(position).min(PAGE_LEN);
+            clamp(seen[n].begin)..clamp(seen[n].end)
         });
-        out
+        let (keys, values) = pages.page(seen[0].pages[page] as usize, head);
+        let mut weights = [[0.0f32; PAGE_LEN]; N];
+        // SAFETY: the page holds keys and values of `len` components, each query too.
+        unsafe { scores::<S, F, N>(keys, q, len, &mut weights) };
+        let mut rescale = [0.0f32; N];
+        for n in 0..N {
+            if slots[n].is_empty() {
+                // Not this query's page: as if it had not been visited.
+                (weights[n], rescale[n]) = ([0.0; PAGE_LEN], 1.0);
+                continue;
+            }
+            let before = largest[n];
+            largest[n] = math::weigh(&mut weights[n], slots[n].clone(), scale, before);
+            rescale[n] = math::exp(before - largest[n]);
+            for i in 0..PAGE_LEN {
+                totals[n][i] = totals[n][i] * rescale[n] + weights[n][i];
+            }
+        }
+        // SAFETY: as above, and `out` is as long as the queries.
+        unsafe { add_values::<S, F, N>(values, &slots, &weights, &rescale, len, out) };
+    }
+    for n in 0..N {
+        let total = math::fold(totals[n]);
+        for value in out[n].iter_mut() {
+            *value /= total;
+        }
+    }
+}
+
+/// Dot products of `N` queries with a page's keys, in the order of a dense linear map.
+#[inline(always)]
+unsafe fn scores<S: Simd, F: Stored, const N: usize>(
+    keys: &[u8],
+    q: [*const f32; N],
+    len: usize,
+    out: &mut [[f32; PAGE_LEN]; N],
+) {
+    assert_eq!(keys.len(), PAGE_LEN * F::FORMAT.bytes(len), "a page of keys");
+    for lane in (0..ROWS).step_by(S::LANES) {
+        // SAFETY: inside of the page and of the queries.
+        unsafe {
+            let mut totals = [S::splat(0.0); N];
+            for begin in (0..len).step_by(DENSE_BLOCK) {
+                let mut sums = [S::splat(0.0); N];
+                let scale = F::scales::<S>(keys, len, begin / ACTIVATION_LEN * PAGE_LEN + lane);
+                for c in begin..len.min(begin + DENSE_BLOCK) {
+                    let key = F::load::<S>(keys.as_ptr(), c * PAGE_LEN + lane, scale);
+                    for n in 0..N {
+                        sums[n] = S::fma(S::splat(*q[n].add(c)), key, sums[n]);
+                    }
+                }
+                for n in 0..N {
+                    totals[n] = S::add(totals[n], sums[n]);
+                }
+            }
+            for n in 0..N {
+                S::store(totals[n], out[n].as_mut_ptr().add(lane));
+            }
+        }
+    }
+}
+
+/// Rescales what each head summed so far and adds one page's weighted values, slot after slot.
+#[inline(always)]
+unsafe fn add_values<S: Simd, F: Stored, const N: usize>(
+    values: &[u8],
+    slots: &[Range<usize>; N],
+    weights: &[[f32; PAGE_LEN]; N],
+    rescale: &[f32; N],
+    len: usize,
+    out: &mut [&mut [f32]],
+) {
+    assert_eq!(values.len(), PAGE_LEN * F::FORMAT.bytes(len), "a page of values");
+    let same = slots.iter().all(|other| *other == slots[0]);
+    let whole = len - len % S::LANES;
+    for at in (0..whole).step_by(S::LANES) {
+        // SAFETY: inside of the page and of every output.
+        unsafe {
+            let mut sums = [S::splat(0.0); N];
+            for n in 0..N {
+                sums[n] = S::mul(S::load(out[n].as_ptr().add(at)), S::splat(rescale[n]));
+            }
+            if same {
+                for i in slots[0].clone() {
+                    let value = F::value::<S>(values, len, i, at);
+                    for n in 0..N {
+                        sums[n] = S::fma(S::splat(weights[n][i]), value, sums[n]);
+                    }
+                }
+            } else {
+                for i in 0..PAGE_LEN {
+                    let value = F::value::<S>(values, len, i, at);
+                    for n in 0..N {
+                        if slots[n].contains(&i) {
+                            sums[n] = S::fma(S::splat(weights[n][i]), value, sums[n]);
+                        }
+                    }
+                }
+            }
+            for n in 0..N {
+                S::store(sums[n], out[n].as_mut_ptr().add(at));
+            }
+        }
+    }
+    for at in whole..len {
+        for n in 0..N {
+            let sum = &mut out[n][at];
+            *sum *= rescale[n];
+            for i in slots[n].clone() {
+                *sum = weights[n][i].mul_add(F::single(values, len, i, at), *sum);
+            }
+        }
+    }
+}
+
+/// How pages hold numbers.
+trait Stored {
+    const FORMAT: KvFormat;
+
+    /// The scales of keys from scale `at` on.
+    unsafe fn scales<S: Simd>(keys: &[u8], len: usize, at: usize) -> S::F32;
+
+    /// Numbers from number `at` on, times `scale` where the format has scales.
+    unsafe fn load<S: Simd>(stored: *const u8, at: usize, scale: S::F32) -> S::F32;
+
+    /// Components of one slot's value from `at` on.
+    unsafe fn value<S: Simd>(values: &[u8], len: usize, slot: usize, at: usize) -> S::F32;
+
+    /// Component `at` of one slot's value.
+    fn single(values: &[u8], len: usize, slot: usize, at: usize) -> f32;
+}
+
+struct Singles;
+struct Halves;
+struct Bytes;
+
+impl Stored for Singles {
+    const FORMAT: KvFormat = KvFormat::F32;
+
+    #[inline(always)]
+    unsafe fn scales<S: Simd>(_keys: &[u8], _len: usize, _at: usize) -> S::F32 {
+        // SAFETY: reads nothing.
+        unsafe { S::splat(1.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(stored: *const u8, at: usize, _scale: S::F32) -> S::F32 {
+        // SAFETY: the caller's.
+        unsafe { S::load(stored.add(4 * at).cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn value<S: Simd>(values: &[u8], len: usize, slot: usize, at: usize) -> S::F32 {
+        // SAFETY: the caller's.
+        unsafe { S::load(values.as_ptr().add(4 * (slot * len + at)).cast()) }
+    }
+
+    #[inline(always)]
+    fn single(values: &[u8], len: usize, slot: usize, at: usize) -> f32 {
+        f32::from_le_bytes(values.as_chunks().0[slot * len + at])
+    }
+}
+
+impl Stored for Halves {
+    const FORMAT: KvFormat = KvFormat::F16;
+
+    #[inline(always)]
+    unsafe fn scales<S: Simd>(_keys: &[u8], _len: usize, _at: usize) -> S::F32 {
+        // SAFETY: reads nothing.
+        unsafe { S::splat(1.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(stored: *const u8, at: usize, _scale: S::F32) -> S::F32 {
+        // SAFETY: the caller's.
+        unsafe { S::load_f16(stored.add(2 * at)) }
+    }
+
+    #[inline(always)]
+    unsafe fn value<S: Simd>(values: &[u8], len: usize, slot: usize, at: usize) -> S::F32 {
+        // SAFETY: the caller's.
+        unsafe { S::load_f16(values.as_ptr().add(2 * (slot * len + at))) }
+    }
+
+    #[inline(always)]
+    fn single(values: &[u8], len: usize, slot: usize, at: usize) -> f32 {
+        half::f16::from_le_bytes(values.as_chunks().0[slot * len + at]).to_f32()
+    }
+}
+
+impl Bytes {
+    /// The scale of component `at` of one slot's value.
+    #[inline(always)]
+    fn scale(values: &[u8], len: usize, slot: usize, at: usize) -> f32 {
+        let scales = values[PAGE_LEN * len..].as_chunks().0;
+        f32::from_le_bytes(scales[slot * len.div_ceil(ACTIVATION_LEN) + at / ACTIVATION_LEN])
+    }
+}
+
+impl Stored for Bytes {
+    const FORMAT: KvFormat = KvFormat::Q8;
+
+    #[inline(always)]
+    unsafe fn scales<S: Simd>(keys: &[u8], len: usize, at: usize) -> S::F32 {
+        // SAFETY: the caller's; the scales follow the integers.
+        unsafe { S::load(keys.as_ptr().add(PAGE_LEN * len + 4 * at).cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(stored: *const u8, at: usize, scale: S::F32) -> S::F32 {
+        // SAFETY: the caller's.
+        unsafe { S::mul(S::load_i8(stored.add(at)), scale) }
+    }
+
+    #[inline(always)]
+    unsafe fn value<S: Simd>(values: &[u8], len: usize, slot: usize, at: usize) -> S::F32 {
+        // A vector is no longer than a scale's components, so it has one scale.
+        let scale = Self::scale(values, len, slot, at);
+        // SAFETY: the caller's.
+        unsafe { Self::load::<S>(values.as_ptr(), slot * len + at, S::splat(scale)) }
+    }
+
+    #[inline(always)]
+    fn single(values: &[u8], len: usize, slot: usize, at: usize) -> f32 {
+        Self::scale(values, len, slot, at) * f32::from(values[slot * len + at].cast_signed())
     }
 }

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use crate::kernels::compile_kernels;
-use crate::simd::Simd;
+use crate::simd::{Simd, Work};
 
 /// AVX2, FMA and F16C. A value exists only where [`detect`](Self::detect) found these.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +37,16 @@ impl Simd for Avx2 {
     type F32 = __m256;
     type I32 = __m256i;
     type Bytes = __m256i;
+
+    #[inline(always)]
+    unsafe fn call(work: impl Work) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        #[inline(never)]
+        unsafe fn compiled(work: impl Work) {
+            unsafe { work.run() }
+        }
+        unsafe { compiled(work) }
+    }
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m256 {

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use crate::kernels::compile_kernels;
-use crate::simd::Simd;
+use crate::simd::{Simd, Work};
 
 /// AVX-512 with VNNI. A value exists only where [`detect`](Self::detect) found these.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +38,16 @@ impl Simd for Avx512 {
     type F32 = __m512;
     type I32 = __m512i;
     type Bytes = __m512i;
+
+    #[inline(always)]
+    unsafe fn call(work: impl Work) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+        #[inline(never)]
+        unsafe fn compiled(work: impl Work) {
+            unsafe { work.run() }
+        }
+        unsafe { compiled(work) }
+    }
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {

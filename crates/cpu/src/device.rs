@@ -4,13 +4,16 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
 
-use tensor::{Choice, Device, OpError, Orientation, PAGE_LEN, Rotation, RowKeys, WeightSource};
+use tensor::{Choice, Device, KvFormat, OpError, Orientation, PAGE_LEN, Rotation, RowKeys, WeightSource};
 
+use crate::arena::{Arena, Lease};
+use crate::attention;
 use crate::isa::{self, Isa};
 use crate::kernels::{Kernels, TILE};
 use crate::linear::{self, Epilogue, Input, Segment};
 use crate::panel::Panel;
 use crate::pool::Pool;
+use crate::values::Values;
 use crate::{Matrix, Pages, Routing, Table, Tensor, Vector};
 
 /// Values of cheap elementwise work below which another thread is not worth its wake-up.
@@ -30,6 +33,8 @@ pub struct Cpu {
     pool: Pool,
     kernels: Box<dyn Kernels>,
     isa: Isa,
+    numbers: Arc<Arena<Vec<f32>>>,
+    panels: Arc<Arena<Panel>>,
 }
 
 impl Cpu {
@@ -37,7 +42,8 @@ impl Cpu {
     pub fn new(options: CpuOptions) -> Self {
         let available = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let (isa, kernels) = isa::choose(options.isa);
-        Self { pool: Pool::new(options.threads.unwrap_or_else(available)), kernels, isa }
+        let pool = Pool::new(options.threads.unwrap_or_else(available));
+        Self { pool, kernels, isa, numbers: Arc::default(), panels: Arc::default() }
     }
 
     /// The instruction set in use.
@@ -50,13 +56,32 @@ impl Cpu {
         self.pool.n_threads()
     }
 
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    pub(crate) fn kernels(&self) -> &dyn Kernels {
+        &*self.kernels
+    }
+
     fn engine(&self) -> (&Pool, &dyn Kernels) {
         (&self.pool, &*self.kernels)
     }
 
+    /// Room for `len` numbers, whatever they are.
+    fn values(&self, len: usize) -> Values {
+        Values::new(&self.numbers, len)
+    }
+
+    fn copy(&self, values: &[f32]) -> Values {
+        let mut copy = self.values(values.len());
+        copy.copy_from_slice(values);
+        copy
+    }
+
     /// A tensor of `n_rows` rows of `width`, each written by `fill`, which gets its index.
     fn by_row(&self, n_rows: usize, width: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Tensor {
-        let mut out = vec![0.0; n_rows * width];
+        let mut out = self.values(n_rows * width);
         self.pool.chunks(&mut out, width, GRAIN / width.max(1), fill);
         Tensor::new(out, width)
     }
@@ -74,7 +99,7 @@ impl Cpu {
         w: &Matrix,
         x: &Tensor,
         epilogue: Epilogue<'_>,
-        mut out: Vec<f32>,
+        mut out: Values,
     ) -> Result<Tensor, OpError> {
         let [n_matrices, _, n_in] = w.shape();
         check(op, "the input's width", x.width(), n_in)?;
@@ -82,8 +107,7 @@ impl Cpu {
             return Err(OpError::shape(op, "the map holds no matrix"));
         }
         let segments = [Segment { matrix: 0, rows: 0..x.n_rows() }];
-        let panel =
-            w.is_quantised().then(|| x.panel(|| self.quantise(&segments, x.width(), |i| (x.row(i), 1.0))));
+        let panel = w.is_quantised().then(|| x.panel(|| self.quantise(&segments, x.width(), |i| (x.row(i), 1.0))));
         linear::apply(self.engine(), w, Input { values: x.values(), panel, segments: &segments }, epilogue, &mut out);
         let width = out.len().checked_div(x.n_rows()).unwrap_or(w.shape()[1]);
         Ok(Tensor::new(out, width))
@@ -95,10 +119,11 @@ impl Cpu {
         segments: &[Segment],
         n_in: usize,
         row: impl Fn(usize) -> (&'a [f32], f32) + Sync,
-    ) -> Panel {
+    ) -> Lease<Panel> {
         let tiles: Vec<Segment> = segments.iter().flat_map(|segment| segment.split(TILE)).collect();
-        let mut panel = Panel::default();
-        panel.resize(tiles.last().map_or(0, |tile| tile.rows.end), n_in);
+        let n_rows = tiles.last().map_or(0, |tile| tile.rows.end);
+        let mut panel = self.panels.take(n_rows * n_in);
+        panel.resize(n_rows, n_in);
         let out = panel.tiles_mut();
         self.pool.run(tiles.len(), GRAIN.div_ceil((n_in * TILE).max(1)), &|range| {
             for Segment { rows, .. } in &tiles[range] {
@@ -149,12 +174,12 @@ impl Device for Cpu {
         Vector(Arc::from(values))
     }
 
-    fn pages(&self, n_pages: usize, n_heads: usize, head_len: usize) -> Result<Pages, OpError> {
-        Pages::new(n_pages, n_heads, head_len)
+    fn pages(&self, n_pages: usize, n_heads: usize, head_len: usize, format: KvFormat) -> Result<Pages, OpError> {
+        Pages::new(n_pages, n_heads, head_len, format)
     }
 
     fn upload(&self, values: &[f32], width: usize) -> Result<Tensor, OpError> {
-        self.reshape(Tensor::new(values.to_vec(), width), width)
+        self.reshape(Tensor::new(self.copy(values), width), width)
     }
 
     fn download(&self, x: &Tensor) -> Vec<f32> {
@@ -191,13 +216,17 @@ impl Device for Cpu {
 
     fn concat(&self, a: &Tensor, b: &Tensor) -> Result<Tensor, OpError> {
         check("concat", "the second width", b.width(), a.width())?;
-        Ok(Tensor::new([a.values(), b.values()].concat(), a.width()))
+        let mut values = self.values(a.values().len() + b.values().len());
+        let (first, second) = values.split_at_mut(a.values().len());
+        first.copy_from_slice(a.values());
+        second.copy_from_slice(b.values());
+        Ok(Tensor::new(values, a.width()))
     }
 
     fn embed(&self, table: &Table, ids: &[u32]) -> Result<Tensor, OpError> {
         let Table(source) = table;
         let width = source.shape()[2];
-        let mut values = vec![0.0; ids.len() * width];
+        let mut values = self.values(ids.len() * width);
         for (id, row) in ids.iter().zip(values.chunks_exact_mut(width.max(1))) {
             source.decode_row(0, *id as usize, row)?;
         }
@@ -220,7 +249,7 @@ impl Device for Cpu {
     }
 
     fn linear(&self, w: &Matrix, bias: Option<&Vector>, x: &Tensor) -> Result<Tensor, OpError> {
-        let out = vec![0.0; x.n_rows() * w.shape()[1]];
+        let out = self.values(x.n_rows() * w.shape()[1]);
         self.linear_into("linear", w, x, Epilogue::Add { bias: self.bias("linear", w, bias)?, onto: false }, out)
     }
 
@@ -228,14 +257,15 @@ impl Device for Cpu {
         check("linear_onto", "the width", onto.width(), w.shape()[1])?;
         check("linear_onto", "the number of rows", onto.n_rows(), x.n_rows())?;
         let epilogue = Epilogue::Add { bias: self.bias("linear_onto", w, bias)?, onto: true };
-        self.linear_into("linear_onto", w, x, epilogue, onto.into_values())
+        let out = onto.into_values().unwrap_or_else(|shared| self.copy(shared.values()));
+        self.linear_into("linear_onto", w, x, epilogue, out)
     }
 
     fn linear_swiglu(&self, w: &Matrix, bias: Option<&Vector>, x: &Tensor) -> Result<Tensor, OpError> {
         if !linear::pairs_up(w) {
             return self.swiglu(&self.linear(w, bias, x)?);
         }
-        let out = vec![0.0; x.n_rows() * w.shape()[1] / 2];
+        let out = self.values(x.n_rows() * w.shape()[1] / 2);
         self.linear_into("linear_swiglu", w, x, Epilogue::Swiglu { bias: self.bias("linear_swiglu", w, bias)? }, out)
     }
 
@@ -293,7 +323,9 @@ impl Device for Cpu {
         for row in rows {
             row.check(pages.n_pages())?;
         }
-        Ok(Tensor::new(pages.attend(self.engine(), q, group, rows), q.width()))
+        let mut out = self.values(q.values().len());
+        attention::attend(self.engine(), pages, q, group, rows, &mut out);
+        Ok(Tensor::new(out, q.width()))
     }
 
     fn route(&self, logits: &Tensor, top_k: usize) -> Result<Routing, OpError> {
@@ -325,13 +357,13 @@ impl Device for Cpu {
             })
         });
         let values = sent.as_ref().map_or(&[][..], Tensor::values);
-        let input = Input { values, panel: panel.as_ref(), segments: &routing.segments };
+        let input = Input { values, panel: panel.as_deref(), segments: &routing.segments };
         if linear::pairs_up(w) {
-            let mut out = vec![0.0; n_sent * n_out / 2];
+            let mut out = self.values(n_sent * n_out / 2);
             linear::apply(self.engine(), w, input, Epilogue::Swiglu { bias: None }, &mut out);
             return Ok(Tensor::new(out, n_out / 2));
         }
-        let mut out = vec![0.0; n_sent * n_out];
+        let mut out = self.values(n_sent * n_out);
         linear::apply(self.engine(), w, input, Epilogue::Add { bias: None, onto: false }, &mut out);
         self.swiglu(&Tensor::new(out, n_out))
     }
@@ -342,8 +374,8 @@ impl Device for Cpu {
         check("experts", "the number of experts", n_matrices, routing.n_experts)?;
         check("experts", "the number of rows", x.n_rows(), routing.order.len())?;
         let panel = w.is_quantised().then(|| self.quantise(&routing.segments, n_in, |sent| (x.row(sent), 1.0)));
-        let input = Input { values: x.values(), panel: panel.as_ref(), segments: &routing.segments };
-        let mut out = vec![0.0; x.n_rows() * n_out];
+        let input = Input { values: x.values(), panel: panel.as_deref(), segments: &routing.segments };
+        let mut out = self.values(x.n_rows() * n_out);
         linear::apply(self.engine(), w, input, Epilogue::Add { bias: None, onto: false }, &mut out);
         Ok(Tensor::new(out, n_out))
     }

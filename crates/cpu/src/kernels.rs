@@ -1,9 +1,9 @@
 //! What every instruction set implements, and how kernels are compiled for it.
 
+use tensor::Pairing;
 use tensor::quant::Kind;
-use tensor::{Pairing, RowKeys};
 
-use crate::attention::Pages;
+use crate::attention::Queries;
 use crate::panel::{Tile, TileMut};
 
 /// Output rows that lie side by side in packed weights.
@@ -69,15 +69,6 @@ impl<'a> RowGroups<'a> {
     }
 }
 
-/// One row's query heads that read the same key head, and what they see.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct HeadGroup<'a> {
-    pub(crate) pages: &'a Pages,
-    /// The key head.
-    pub(crate) head: usize,
-    pub(crate) row: &'a RowKeys<'a>,
-}
-
 /// The kernels of one instruction set. All sets give the same bits.
 pub(crate) trait Kernels: Send + Sync {
     /// Quantises the rows of `x`, as many as the tile is wide, each scale times the row's factor.
@@ -104,8 +95,17 @@ pub(crate) trait Kernels: Send + Sync {
     /// [`tensor::math::gelu`] of each value.
     fn gelu(&self, x: &[f32], out: &mut [f32]);
 
-    /// Attention of `q`, a few heads, into `out`, which is zero.
-    fn attend(&self, q: &[f32], group: HeadGroup<'_>, out: &mut [f32]);
+    /// Reads `bytes`; see [`roofs`](crate::roofs).
+    fn read(&self, bytes: &[u8]);
+
+    /// Multiplies eight-bit integers; returns the operations.
+    fn multiply_int8(&self) -> usize;
+
+    /// Multiplies f32; returns the operations.
+    fn multiply_f32(&self) -> usize;
+
+    /// Attention of a few query heads; see [`attention`](crate::attention).
+    fn attend_queries(&self, queries: Queries<'_, '_>);
 }
 
 /// Implements [`Kernels`] for an instruction set, compiled under the given attributes.
@@ -119,7 +119,10 @@ macro_rules! compile_kernels {
                 crate::shared::rope(pairing: tensor::Pairing, row: &mut [f32], cos: &[f32], sin: &[f32]);
                 crate::shared::swiglu(gate: &[f32], up: &[f32], out: &mut [f32]);
                 crate::shared::gelu(x: &[f32], out: &mut [f32]);
-                crate::shared::attend(q: &[f32], group: crate::kernels::HeadGroup<'_>, out: &mut [f32]);
+                crate::roofs::read::<$set>(bytes: &[u8]);
+                crate::roofs::multiply_int8::<$set>() -> usize;
+                crate::roofs::multiply_f32::<$set>() -> usize;
+                crate::attention::attend_queries::<$set>(queries: crate::attention::Queries<'_, '_>);
                 crate::dense::dot_dense::<$set>(
                     format: crate::kernels::Dense,
                     weights: crate::kernels::RowGroups<'_>,
@@ -136,15 +139,15 @@ macro_rules! compile_kernels {
         }
     };
     (@methods $attributes:tt
-        $($krate:ident::$module:ident::$name:ident $(::<$simd:ty>)? ($($arg:ident: $type:ty),*);)*
+        $($krate:ident::$module:ident::$name:ident $(::<$simd:ty>)? ($($arg:ident: $type:ty),*) $(-> $result:ty)?;)*
     ) => {
-        $(compile_kernels! { @method $attributes $module $name [$(::<$simd>)?] ($($arg: $type),*) })*
+        $(compile_kernels! { @method $attributes $module $name [$(::<$simd>)?] ($($arg: $type),*) [$(-> $result)?] })*
     };
-    (@method [$($attribute:tt)*] $module:ident $name:ident [$($simd:tt)*] ($($arg:ident: $type:ty),*)) => {
-        fn $name(&self, $($arg: $type),*) {
+    (@method [$($attribute:tt)*] $module:ident $name:ident [$($simd:tt)*] ($($arg:ident: $type:ty),*) [$($result:tt)*]) => {
+        fn $name(&self, $($arg: $type),*) $($result)* {
             $($attribute)*
             #[allow(unused_unsafe)] // some kernels are safe functions
-            unsafe fn compiled($($arg: $type),*) {
+            unsafe fn compiled($($arg: $type),*) $($result)* {
                 // SAFETY: the attributes switch on the instructions that the kernel needs.
                 unsafe { crate::$module::$name $($simd)* ($($arg),*) }
             }

@@ -11,6 +11,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod aligned;
+mod arena;
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -24,18 +25,21 @@ mod linear;
 mod matrix;
 mod pack;
 mod packing;
+mod pages;
 mod panel;
 mod pool;
 mod quantised;
+mod roofs;
 mod routing;
 mod scalar;
 mod shared;
 mod simd;
 mod values;
 
-pub use attention::Pages;
 pub use device::{Cpu, CpuOptions};
 pub use isa::Isa;
 pub use matrix::Matrix;
+pub use pages::Pages;
+pub use roofs::Roofs;
 pub use routing::Routing;
 pub use values::{Table, Tensor, Vector};

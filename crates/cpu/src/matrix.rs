@@ -7,8 +7,8 @@ use tensor::{Format, OpError, WeightSource};
 
 use crate::aligned::{Aligned, LINE};
 use crate::kernels::{Dense, ROWS, RowGroups};
-use crate::{pack, packing};
 use crate::pool::Pool;
+use crate::{pack, packing};
 
 /// A linear map, or one for each expert, packed in groups of `ROWS` output rows.
 #[derive(Debug)]

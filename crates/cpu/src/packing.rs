@@ -241,9 +241,7 @@ impl Head for EightBits {
     #[inline(always)]
     unsafe fn scale<S: Simd>(head: *const u8, group: usize, first_row: usize) -> S::F32 {
         // SAFETY: the f16 of all rows, then byte 0 of all rows, and so on.
-        unsafe {
-            S::mul(S::load_f16(head.add(2 * first_row)), S::load_i8(head.add((2 + group) * ROWS + first_row)))
-        }
+        unsafe { S::mul(S::load_f16(head.add(2 * first_row)), S::load_i8(head.add((2 + group) * ROWS + first_row))) }
     }
 
     #[inline(always)]

@@ -5,7 +5,9 @@
 
 use std::ops::Range;
 
+use crate::arena::Buffer;
 use crate::packing::BLOCK;
+use crate::pool::Disjoint;
 
 /// Rows in eight bits.
 #[derive(Debug, Default)]
@@ -50,15 +52,24 @@ pub(crate) struct TileMut<'a> {
     pub(crate) halves: (&'a mut [i32], &'a mut [f32]),
 }
 
+impl Buffer for Panel {
+    fn size(&self) -> usize {
+        self.q.len()
+    }
+}
+
 impl Panel {
     /// Makes room for `n_rows` rows of `n_in` values, a multiple of [`BLOCK`].
     pub(crate) fn resize(&mut self, n_rows: usize, n_in: usize) {
         let (len, n_blocks) = (n_rows * n_in, n_rows * n_in / BLOCK);
         self.n_in = n_in;
-        self.q.resize(len, 0);
-        self.scale.resize(n_blocks, 0.0);
-        self.whole.resize(n_blocks);
-        self.halves.resize(2 * n_blocks);
+        // Never shorter, so that growing back costs nothing.
+        if self.q.len() < len {
+            self.q.resize(len, 0);
+            self.scale.resize(n_blocks, 0.0);
+            self.whole.resize(n_blocks);
+            self.halves.resize(2 * n_blocks);
+        }
     }
 
     /// The tile of `rows` with the sums of half blocks or of whole ones.
@@ -80,7 +91,6 @@ impl Panel {
 
     /// Hands out tiles to write.
     pub(crate) fn tiles_mut(&mut self) -> TilesMut<'_> {
-        use crate::pool::Disjoint;
         TilesMut {
             n_in: self.n_in,
             q: Disjoint::new(&mut self.q),
@@ -94,10 +104,10 @@ impl Panel {
 /// A panel whose tiles are written by several threads at once.
 pub(crate) struct TilesMut<'a> {
     n_in: usize,
-    q: crate::pool::Disjoint<'a, i8>,
-    scale: crate::pool::Disjoint<'a, f32>,
-    whole: (crate::pool::Disjoint<'a, i32>, crate::pool::Disjoint<'a, f32>),
-    halves: (crate::pool::Disjoint<'a, i32>, crate::pool::Disjoint<'a, f32>),
+    q: Disjoint<'a, i8>,
+    scale: Disjoint<'a, f32>,
+    whole: (Disjoint<'a, i32>, Disjoint<'a, f32>),
+    halves: (Disjoint<'a, i32>, Disjoint<'a, f32>),
 }
 
 impl TilesMut<'_> {

@@ -2,7 +2,7 @@
 
 use crate::kernels::{ROWS, compile_kernels};
 use crate::shared::widen_f16;
-use crate::simd::Simd;
+use crate::simd::{Simd, Work};
 
 /// The target's basic instructions.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +32,15 @@ impl Simd for Scalar {
     type F32 = [f32; ROWS];
     type I32 = [i32; ROWS];
     type Bytes = [[u8; 4]; ROWS];
+
+    #[inline(always)]
+    unsafe fn call(work: impl Work) {
+        #[inline(never)]
+        unsafe fn compiled(work: impl Work) {
+            unsafe { work.run() }
+        }
+        unsafe { compiled(work) }
+    }
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> [f32; ROWS] {

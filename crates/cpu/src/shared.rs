@@ -5,9 +5,8 @@
 //! floating-point operations, the bits do not depend on it.
 
 use tensor::quant::quantise_block;
-use tensor::{DENSE_BLOCK, PAGE_LEN, Pairing, math};
+use tensor::{Pairing, math};
 
-use crate::kernels::{HeadGroup, ROWS};
 use crate::packing::BLOCK;
 use crate::panel::TileMut;
 
@@ -78,134 +77,6 @@ pub(crate) fn widen_f16(bits: u16) -> f32 {
     let special = f32::from_bits(magnitude << 13 | 0x7F80_0000);
     let value = if magnitude >= 0x7C00 { special } else { finite };
     f32::from_bits(value.to_bits() | sign)
-}
-
-/// The products of one row group with the first `N` rows of `x`; returns `N`.
-#[inline(always)]
-fn dot_tile<const N: usize, W: Copy>(
-    weights: &[[W; ROWS]],
-    widen: impl Fn(W) -> f32,
-    x: &[f32],
-    acc: [&mut [f32; ROWS]; N],
-) -> usize {
-    let len = weights.len();
-    let x: [&[f32]; N] = std::array::from_fn(|i| &x[i * len..(i + 1) * len]);
-    let mut totals = [[0.0f32; ROWS]; N];
-    for begin in (0..len).step_by(DENSE_BLOCK) {
-        let mut sums = [[0.0f32; ROWS]; N];
-        for k in begin..len.min(begin + DENSE_BLOCK) {
-            for n in 0..N {
-                let x = x[n][k];
-                for lane in 0..ROWS {
-                    sums[n][lane] = widen(weights[k][lane]).mul_add(x, sums[n][lane]);
-                }
-            }
-        }
-        for (total, sum) in totals.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
-            *total += sum;
-        }
-    }
-    for (acc, totals) in acc.into_iter().zip(totals) {
-        *acc = totals;
-    }
-    N
-}
-
-#[inline(always)]
-pub(crate) fn attend(q: &[f32], group: HeadGroup<'_>, out: &mut [f32]) {
-    let len = group.pages.head_len();
-    let (mut q, mut out) = (q, out);
-    while !q.is_empty() {
-        let n = match q.len() / len {
-            1 => attend_heads::<1>(q, group, out),
-            2 => attend_heads::<2>(q, group, out),
-            3 => attend_heads::<3>(q, group, out),
-            _ => attend_heads::<4>(q, group, out),
-        };
-        (q, out) = (&q[n * len..], &mut out[n * len..]);
-    }
-}
-
-/// Attention of the first `N` heads; returns `N`. Head by head this is [`math::attend_page`] over the visible pages;
-/// the heads go together so that a page is read once for all of them and their chains of additions overlap.
-#[inline(always)]
-fn attend_heads<const N: usize>(q: &[f32], group: HeadGroup<'_>, out: &mut [f32]) -> usize {
-    let len = group.pages.head_len();
-    let scale = 1.0 / (len as f32).sqrt();
-    let (mut largest, mut total) = ([f32::NEG_INFINITY; N], [0.0f32; N]);
-    for (page, slots) in group.row.visible() {
-        let (keys, values) = group.pages.page(page, group.head);
-        let mut weights = [[0.0f32; PAGE_LEN]; N];
-        let mut rescale = [0.0f32; N];
-        dot_tile::<N, f32>(keys.as_chunks::<ROWS>().0, |key| key, q, weights.each_mut());
-        for n in 0..N {
-            let before = largest[n];
-            for score in &mut weights[n][slots.clone()] {
-                *score *= scale;
-                // A NaN score must reach the output, so it replaces the maximum and stays.
-                largest[n] = if *score > largest[n] || score.is_nan() { *score } else { largest[n] };
-            }
-            rescale[n] = math::exp(before - largest[n]);
-            for i in 0..PAGE_LEN {
-                weights[n][i] = math::exp(weights[n][i] - largest[n]);
-            }
-            total[n] *= rescale[n];
-            for weight in &weights[n][slots.clone()] {
-                total[n] += weight;
-            }
-        }
-        add_values(values, slots, &weights, &rescale, len, out);
-    }
-    for (out, total) in out.chunks_exact_mut(len).zip(total) {
-        for value in out {
-            *value /= total;
-        }
-    }
-    N
-}
-
-/// Rescales what each head summed so far and adds one page's weighted values, slot after slot.
-#[inline(always)]
-fn add_values<const N: usize>(
-    values: &[f32],
-    slots: std::ops::Range<usize>,
-    weights: &[[f32; PAGE_LEN]; N],
-    rescale: &[f32; N],
-    len: usize,
-    out: &mut [f32],
-) {
-    let whole = len - len % ROWS;
-    for at in (0..whole).step_by(ROWS) {
-        let mut sums = [[0.0f32; ROWS]; N];
-        for n in 0..N {
-            let out = &out[n * len + at..][..ROWS];
-            for lane in 0..ROWS {
-                sums[n][lane] = out[lane] * rescale[n];
-            }
-        }
-        for i in slots.clone() {
-            let mut value = [0.0f32; ROWS];
-            value.copy_from_slice(&values[i * len + at..][..ROWS]);
-            for n in 0..N {
-                let weight = weights[n][i];
-                for lane in 0..ROWS {
-                    sums[n][lane] = weight.mul_add(value[lane], sums[n][lane]);
-                }
-            }
-        }
-        for n in 0..N {
-            out[n * len + at..][..ROWS].copy_from_slice(&sums[n]);
-        }
-    }
-    for at in whole..len {
-        for n in 0..N {
-            let sum = &mut out[n * len + at];
-            *sum *= rescale[n];
-            for i in slots.clone() {
-                *sum = weights[n][i].mul_add(values[i * len + at], *sum);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

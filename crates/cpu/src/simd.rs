@@ -1,5 +1,35 @@
 //! What an instruction set offers to kernels.
 
+/// Work that is written over [`Simd`].
+pub(crate) trait Work {
+    /// Does it. `#[inline(always)]`, so that it becomes part of [`Simd::call`].
+    ///
+    /// # Safety
+    /// Needs the set's instructions.
+    unsafe fn run(self);
+}
+
+/// Calls `$work` with `$N` as the most columns of 1, 2, 3, 4 and 8 that are no more than `$n` and the set's, and returns
+/// how many these were.
+macro_rules! with_columns {
+    ($S:ident, $n:expr, $N:ident => $work:expr) => {{
+        match usize::min($n, $S::COLUMNS) {
+            1 => with_columns!(@call $S, $N, 1, $work),
+            2 => with_columns!(@call $S, $N, 2, $work),
+            3 => with_columns!(@call $S, $N, 3, $work),
+            4..8 => with_columns!(@call $S, $N, 4, $work),
+            _ => with_columns!(@call $S, $N, 8, $work),
+        }
+    }};
+    (@call $S:ident, $N:ident, $n:literal, $work:expr) => {{
+        const $N: usize = $n;
+        $S::call($work);
+        $n
+    }};
+}
+
+pub(crate) use with_columns;
+
 /// Vectors of one instruction set. Kernels are written once over this trait and compiled for each set.
 ///
 /// A vector holds [`LANES`](Self::LANES) output rows, so [`ROWS`](crate::kernels::ROWS) rows are one vector or several.
@@ -22,6 +52,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     type I32: Copy;
     /// Four bytes for each lane.
     type Bytes: Copy;
+
+    /// Does `work` in a function of its own that is compiled for the set. One function for everything that a kernel can
+    /// be would take the compiler minutes.
+    unsafe fn call(work: impl Work);
 
     /// `x` in all lanes.
     unsafe fn splat(x: f32) -> Self::F32;

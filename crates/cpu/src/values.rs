@@ -1,22 +1,52 @@
 //! What the device's handles hold.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, OnceLock};
 
 use tensor::WeightSource;
 
+use crate::arena::{Arena, Lease};
 use crate::panel::Panel;
 
 /// Activations: f32 `[rows, width]`. Cloning copies pointers.
 #[derive(Debug, Clone)]
 pub struct Tensor {
-    values: Arc<Vec<f32>>,
+    values: Arc<Values>,
     width: usize,
     /// The rows in eight bits, from the first map with quantised weights that wanted them on.
-    panel: Arc<OnceLock<Panel>>,
+    panel: Arc<OnceLock<Lease<Panel>>>,
+}
+
+/// Numbers at the beginning of a buffer.
+#[derive(Debug)]
+pub(crate) struct Values {
+    buffer: Lease<Vec<f32>>,
+    len: usize,
+}
+
+impl Values {
+    /// `len` numbers, whatever they are: who asks for them writes them all.
+    pub(crate) fn new(arena: &Arc<Arena<Vec<f32>>>, len: usize) -> Self {
+        Self { buffer: arena.numbers(len), len }
+    }
+}
+
+impl Deref for Values {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.buffer[..self.len]
+    }
+}
+
+impl DerefMut for Values {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.buffer[..self.len]
+    }
 }
 
 impl Tensor {
-    pub(crate) fn new(values: Vec<f32>, width: usize) -> Self {
+    pub(crate) fn new(values: Values, width: usize) -> Self {
         Self { values: Arc::new(values), width, panel: Arc::default() }
     }
 
@@ -29,9 +59,10 @@ impl Tensor {
         &self.values
     }
 
-    /// The values, copied if somebody else holds them too.
-    pub(crate) fn into_values(self) -> Vec<f32> {
-        Arc::unwrap_or_clone(self.values)
+    /// The values; `Err` if somebody else holds them too.
+    pub(crate) fn into_values(self) -> Result<Values, Self> {
+        let Self { values, width, panel } = self;
+        Arc::try_unwrap(values).map_err(|values| Self { values, width, panel })
     }
 
     pub(crate) fn width(&self) -> usize {
@@ -52,7 +83,7 @@ impl Tensor {
     }
 
     /// The rows in eight bits; `quantise` makes them the first time.
-    pub(crate) fn panel(&self, quantise: impl FnOnce() -> Panel) -> &Panel {
+    pub(crate) fn panel(&self, quantise: impl FnOnce() -> Lease<Panel>) -> &Panel {
         self.panel.get_or_init(quantise)
     }
 }

@@ -8,7 +8,8 @@ use std::ops::Range;
 use cpu::{Cpu, CpuOptions, Isa};
 use tensor::quant::Kind;
 use tensor::{
-    Choice, Device, Format, OpError, Orientation, PAGE_LEN, Pairing, Reference, Rotation, RowKeys, WeightSource,
+    Choice, Device, Format, KvFormat, OpError, Orientation, PAGE_LEN, Pairing, Reference, Rotation, RowKeys,
+    WeightSource,
 };
 
 const SEED: u64 = 0x5EED_0001;
@@ -61,16 +62,61 @@ impl Numbers {
 
 /// One op with its operands; `run` writes it once for every device.
 enum Op {
-    Linear { parts: Vec<WeightSource>, bias: Option<Vec<f32>>, x: Vec<f32> },
-    RmsNorm { x: Vec<f32>, row: usize, width: usize, gain: Option<Vec<f32>> },
-    LayerNorm { x: Vec<f32>, gain: Vec<f32>, bias: Vec<f32> },
-    Rope { x: Vec<f32>, width: usize, rotation: Rotation },
-    Attention { kv: Vec<f32>, slots: Vec<usize>, shape: [usize; 3], q: Vec<f32>, group: usize, rows: Vec<Seen> },
-    Experts { parts: Vec<WeightSource>, logits: Vec<f32>, top_k: usize, x: Vec<f32> },
-    Embed { table: WeightSource, ids: Vec<u32> },
-    Move { x: Vec<f32>, width: usize, columns: Range<usize>, rows: Vec<usize> },
-    Elementwise { x: Vec<f32>, y: Vec<f32>, width: usize },
-    Swiglu { x: Vec<f32>, width: usize },
+    Linear {
+        parts: Vec<WeightSource>,
+        bias: Option<Vec<f32>>,
+        x: Vec<f32>,
+    },
+    RmsNorm {
+        x: Vec<f32>,
+        row: usize,
+        width: usize,
+        gain: Option<Vec<f32>>,
+    },
+    LayerNorm {
+        x: Vec<f32>,
+        gain: Vec<f32>,
+        bias: Vec<f32>,
+    },
+    Rope {
+        x: Vec<f32>,
+        width: usize,
+        rotation: Rotation,
+    },
+    Attention {
+        kv: Vec<f32>,
+        slots: Vec<usize>,
+        shape: [usize; 3],
+        format: KvFormat,
+        q: Vec<f32>,
+        group: usize,
+        rows: Vec<Seen>,
+    },
+    Experts {
+        parts: Vec<WeightSource>,
+        logits: Vec<f32>,
+        top_k: usize,
+        x: Vec<f32>,
+    },
+    Embed {
+        table: WeightSource,
+        ids: Vec<u32>,
+    },
+    Move {
+        x: Vec<f32>,
+        width: usize,
+        columns: Range<usize>,
+        rows: Vec<usize>,
+    },
+    Elementwise {
+        x: Vec<f32>,
+        y: Vec<f32>,
+        width: usize,
+    },
+    Swiglu {
+        x: Vec<f32>,
+        width: usize,
+    },
 }
 
 /// An owned `RowKeys`.
@@ -105,12 +151,12 @@ impl Op {
                 dev.layer_norm(&dev.upload(x, gain.len())?, &dev.vector(gain), &dev.vector(bias), 1e-5)?
             }
             Self::Rope { x, width, rotation } => dev.rope(&dev.upload(x, *width)?, rotation)?,
-            Self::Attention { kv, slots, shape: [n_pages, n_heads, len], q, group, rows } => {
-                let mut pages = dev.pages(*n_pages, *n_heads, *len)?;
+            Self::Attention { kv, slots, shape: [n_pages, n_heads, len], format, q, group, rows } => {
+                let mut pages = dev.pages(*n_pages, *n_heads, *len, *format)?;
                 let (k, v) = kv.split_at(kv.len() / 2);
                 let (k, v) = (dev.upload(k, n_heads * len)?, dev.upload(v, n_heads * len)?);
                 dev.store(&mut pages, &k, &v, slots)?;
-                let rows: Vec<RowKeys<'_>> = rows.iter().map(Seen::borrow).collect();
+                let rows: Vec<RowKeys<'_>> = rows.iter().map(|row| row.borrow(&rows[0])).collect();
                 dev.attention(&dev.upload(q, group * n_heads * len)?, &pages, &rows)?
             }
             Self::Experts { parts, logits, top_k, x } => {
@@ -149,8 +195,10 @@ impl Op {
 }
 
 impl Seen {
-    fn borrow(&self) -> RowKeys<'_> {
+    /// With the page list of `first` if it is the same: rows of one sequence share one list.
+    fn borrow<'a>(&'a self, first: &'a Self) -> RowKeys<'a> {
         let &Self { ref pages, first_position, begin, end } = self;
+        let pages = if *pages == first.pages { &first.pages } else { pages };
         RowKeys { pages, first_position, begin, end }
     }
 }
@@ -374,14 +422,17 @@ fn rope_equals_reference_in_both_pairings() {
 }
 
 #[test]
-fn attention_equals_reference_for_every_group_of_heads() {
+fn attention_equals_reference_for_every_group_of_heads_and_format() {
     let (mut bench, mut numbers) = (Bench::new(), Numbers(SEED));
-    for len in [1, 2, 15, 16, 17, 64, 65] {
-        for (n_heads, group) in [(1, 1), (3, 3), (2, 2), (1, 4), (2, 5), (1, 9)] {
-            for n_rows in [0, 1, 9] {
+    for (i, len) in [1, 2, 15, 16, 17, 33, 64, 65].into_iter().enumerate() {
+        for (j, (n_heads, group)) in [(1, 1), (3, 3), (2, 2), (1, 4), (2, 5), (1, 9)].into_iter().enumerate() {
+            for (k, n_rows) in [0, 1, 9].into_iter().enumerate() {
+                let format = KvFormat::ALL[(i + j + k) % 3];
                 let n_pages = 7;
                 let slots: Vec<usize> = (0..n_pages * PAGE_LEN).collect();
                 let mut kv = numbers.values(2 * slots.len() * n_heads * len);
+                // f16 ends at 65504.
+                kv.iter_mut().for_each(|x| *x = x.clamp(-6e4, 6e4));
                 // Page 6 is seen by nobody, and its NaNs with it.
                 let unseen = 6 * PAGE_LEN * n_heads * len;
                 kv[unseen..unseen + 9].fill(f32::NAN);
@@ -394,10 +445,38 @@ fn attention_equals_reference_for_every_group_of_heads() {
                 });
                 let rows = rows.collect();
                 let q = numbers.values(n_rows * group * n_heads * len);
-                let op = Op::Attention { kv, slots, shape: [n_pages, n_heads, len], q, group, rows };
-                let out = bench.check(&format!("attention {n_heads} × {group} heads of {len}"), &op);
+                let op = Op::Attention { kv, slots, shape: [n_pages, n_heads, len], format, q, group, rows };
+                let out = bench.check(&format!("attention {n_heads} × {group} heads of {len} in {format:?}"), &op);
                 assert!(out.iter().all(|v| v.is_finite()));
             }
+        }
+    }
+}
+
+#[test]
+fn rows_of_one_sequence_read_their_pages_together() {
+    let (mut bench, mut numbers) = (Bench::new(), Numbers(SEED));
+    let pages = vec![3, 0, 2, 5, 1];
+    for (format, len, n_heads, group) in
+        [(KvFormat::F32, 16, 1, 3), (KvFormat::F16, 64, 3, 3), (KvFormat::Q8, 48, 2, 5), (KvFormat::F16, 17, 2, 1)]
+    {
+        // From one position on, with a chunk's border among them: what a prompt's rows see.
+        for (first, border, n_rows) in [(32, 32, 33), (37, 48, 20), (32, 77, 48), (96, 32, 2)] {
+            let slots: Vec<usize> = (0..6 * PAGE_LEN).collect();
+            let kv = numbers.values(2 * slots.len() * n_heads * len);
+            let kv = kv.into_iter().map(|x| x.clamp(-6e4, 6e4)).collect();
+            let begin = |at: usize| if at < border { 32 } else { border };
+            let rows = (first..first + n_rows).map(|at| Seen {
+                pages: pages.clone(),
+                first_position: 32,
+                begin: begin(at),
+                end: at + 1,
+            });
+            let rows = rows.collect();
+            let q = numbers.values(n_rows * group * n_heads * len);
+            let op = Op::Attention { kv, slots, shape: [6, n_heads, len], format, q, group, rows };
+            let out = bench.check(&format!("{n_rows} rows from {first} in {format:?}"), &op);
+            assert!(out.iter().all(|v| v.is_finite()));
         }
     }
 }
@@ -410,7 +489,8 @@ fn a_visible_nan_breaks_the_heads_that_see_it() {
     let seen = |begin, end| Seen { pages: vec![0, 1], first_position: 0, begin, end };
     let rows = vec![seen(0, 20), seen(0, 21), seen(21, 32)];
     let q = numbers.values(3 * 6 * 16);
-    let op = Op::Attention { kv, slots: (0..32).collect(), shape: [2, 2, 16], q, group: 3, rows };
+    let format = KvFormat::F32;
+    let op = Op::Attention { kv, slots: (0..32).collect(), shape: [2, 2, 16], format, q, group: 3, rows };
     let out = bench.check("attention", &op);
     let broken: Vec<bool> = out.chunks(48).map(|heads| heads.iter().all(|v| v.is_nan())).collect();
     assert_eq!(broken, [false, false, true, false, false, false]);
@@ -472,14 +552,14 @@ fn mistakes<D: Device>(dev: &D) -> Vec<&'static str> {
     let table = dev.table(&other).unwrap();
     let routing = dev.route(&x, 2).unwrap();
     let rotation = Rotation { pairing: Pairing::Halves, n_pairs: 5, cos: vec![], sin: vec![] };
-    let mut pages = dev.pages(2, 1, 32).unwrap();
+    let mut pages = dev.pages(2, 1, 32, KvFormat::F16).unwrap();
     let seen = |pages, begin, end| RowKeys { pages, first_position: 0, begin, end };
     let short = dev.vector(&[0.0; 3]);
     let results = [
         dev.matrix(&[source.clone(), other.clone()]).err(),
         dev.table(&source).err(),
         dev.table(&turned).err(),
-        dev.pages(usize::MAX, 2, 64).err(),
+        dev.pages(usize::MAX, 2, 64, KvFormat::Q8).err(),
         dev.upload(&[0.0; 7], 2).err(),
         dev.upload(&[0.0; 7], 0).err(),
         dev.reshape(x.clone(), 5).err(),

@@ -1,7 +1,7 @@
 //! Steps: rows of sequences through the model.
 
-use llama::{Batch, Cache, Input, Model, Row};
-use tensor::{Device, PAGE_LEN};
+use llama::{Batch, Cache, Input, Model, Probe, Row};
+use tensor::{Device, KvFormat, PAGE_LEN};
 
 use crate::EngineError;
 use crate::pages::Pool;
@@ -18,6 +18,7 @@ pub struct Engine<D: Device> {
     global: Pool,
     chunked: Pool,
     context: usize,
+    kv: KvFormat,
 }
 
 /// Memory that an engine's keys and values take.
@@ -36,7 +37,7 @@ impl CachePlan {
     ///
     /// # Errors
     /// [`EngineError::Prompt`] if that many pages can not be counted.
-    pub fn new<D: Device>(model: &Model<D>, context: usize) -> Result<Self, EngineError> {
+    pub fn new<D: Device>(model: &Model<D>, context: usize, kv: KvFormat) -> Result<Self, EngineError> {
         let too_many = || EngineError::Prompt(format!("a context of {context} tokens is too long to plan for"));
         let n_global = u32::try_from(context.div_ceil(PAGE_LEN)).map_err(|_| too_many())?;
         let n_chunked = match model.decoder.chunk() {
@@ -46,7 +47,7 @@ impl CachePlan {
             }
             None => 0,
         };
-        let (global, chunked) = model.decoder.page_bytes();
+        let (global, chunked) = model.decoder.page_bytes(kv);
         let bytes = (n_global as usize).checked_mul(global).zip((n_chunked as usize).checked_mul(chunked));
         let bytes = bytes.and_then(|(global, chunked)| global.checked_add(chunked)).ok_or_else(too_many)?;
         Ok(Self { n_global, n_chunked, bytes })
@@ -54,20 +55,26 @@ impl CachePlan {
 }
 
 impl<D: Device> Engine<D> {
-    /// An engine for sequences of `context` positions in all.
+    /// An engine for sequences of `context` positions in all, whose keys and values are stored as `kv`.
     ///
     /// # Errors
     /// [`EngineError::Model`] if the pages' size overflows.
-    pub fn new(dev: D, model: Model<D>, context: usize) -> Result<Self, EngineError> {
-        let plan = CachePlan::new(&model, context)?;
-        let cache = model.decoder.cache(&dev, plan.n_global as usize, plan.n_chunked as usize)?;
+    pub fn new(dev: D, model: Model<D>, context: usize, kv: KvFormat) -> Result<Self, EngineError> {
+        let plan = CachePlan::new(&model, context, kv)?;
+        let cache = model.decoder.cache(&dev, plan.n_global as usize, plan.n_chunked as usize, kv)?;
         let (global, chunked) = (Pool::new(plan.n_global), Pool::new(plan.n_chunked));
-        Ok(Self { dev, model, cache, global, chunked, context })
+        Ok(Self { dev, model, cache, global, chunked, context, kv })
     }
 
     /// Positions that all sequences together may hold.
     pub fn context(&self) -> usize {
         self.context
+    }
+
+    /// Bytes of keys and values that a position takes in all layers together.
+    pub fn position_bytes(&self) -> usize {
+        let (global, chunked) = self.model.decoder.page_bytes(self.kv);
+        (global + chunked) / PAGE_LEN
     }
 
     /// The model.
@@ -120,6 +127,19 @@ impl<D: Device> Engine<D> {
         sequences: &mut [&mut Sequence<D::Tensor>],
         n_rows: usize,
     ) -> Result<Vec<Option<Vec<f32>>>, EngineError> {
+        self.step_seen(sequences, n_rows, &mut ())
+    }
+
+    /// [`step`](Self::step) with somebody who looks at the tensors.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn step_seen(
+        &mut self,
+        sequences: &mut [&mut Sequence<D::Tensor>],
+        n_rows: usize,
+        probe: &mut impl Probe<D>,
+    ) -> Result<Vec<Option<Vec<f32>>>, EngineError> {
         let has_chunks = self.model.decoder.chunk().is_some();
         let mut ends = Vec::with_capacity(sequences.len());
         for sequence in sequences.iter_mut() {
@@ -130,7 +150,7 @@ impl<D: Device> Engine<D> {
             }
             ends.push(end);
         }
-        let logits = self.compute(sequences, &ends)?;
+        let logits = self.compute(sequences, &ends, probe)?;
         let width = logits.as_ref().map_or(0, |logits| self.dev.shape(logits)[1]);
         let logits = logits.map(|logits| self.dev.download(&logits)).unwrap_or_default();
         let mut logits = logits.chunks_exact(width.max(1));
@@ -151,6 +171,7 @@ impl<D: Device> Engine<D> {
         &mut self,
         sequences: &[&mut Sequence<D::Tensor>],
         ends: &[usize],
+        probe: &mut impl Probe<D>,
     ) -> Result<Option<D::Tensor>, EngineError> {
         let mut rows = Vec::new();
         let mut features = Vec::new();
@@ -174,7 +195,7 @@ impl<D: Device> Engine<D> {
             return Ok(None);
         }
         let batch = Batch { rows: &rows, features: &features };
-        Ok(self.model.decoder.forward(&self.dev, &mut self.cache, &batch, &mut ())?)
+        Ok(self.model.decoder.forward(&self.dev, &mut self.cache, &batch, probe)?)
     }
 
     /// Computes what is left of `sequence` and returns the logits after it.

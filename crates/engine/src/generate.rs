@@ -7,7 +7,7 @@ use tokenizer::{Specials, TokenStream, Tokenizer};
 
 use crate::limits::Limits;
 use crate::sampling::{Sampler, SamplingParams, StopMatcher};
-use crate::sequence::{Content, Known, Sequence};
+use crate::sequence::{Content, Sequence};
 use crate::{Engine, EngineError};
 
 /// How to continue a prompt.
@@ -114,7 +114,7 @@ impl<D: Device> Engine<D> {
                 finished.reason = FinishReason::Stop;
                 return Ok(finished);
             }
-            sequence.content.known.push(Known::Token(sampled.id));
+            sequence.push(sampled.id);
             if finished.n_completion < n_most && cancelled.is_continue() {
                 logits = self.prefill(sequence, &mut |_, _| {})?;
             }

@@ -85,6 +85,11 @@ impl<T> Sequence<T> {
         self.content.known.is_empty()
     }
 
+    /// Makes one more token known.
+    pub fn push(&mut self, id: u32) {
+        self.content.known.push(Known::Token(id));
+    }
+
     /// Positions whose keys and values are stored.
     pub fn n_computed(&self) -> usize {
         self.n_computed

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use formats::config::{LayerConfig, Temperature, TextConfig};
-use tensor::{Device, OpError, Rotation, RowKeys, math};
+use tensor::{Device, KvFormat, OpError, Rotation, RowKeys, math};
 
 use crate::rotary::Frequencies;
 use crate::{Batch, Input, LlamaError, Probe, Site};
@@ -118,17 +118,17 @@ impl<D: Device> Decoder<D> {
     ///
     /// # Errors
     /// [`LlamaError::Op`] if the size overflows.
-    pub fn cache(&self, dev: &D, n_global: usize, n_chunked: usize) -> Result<Cache<D>, LlamaError> {
+    pub fn cache(&self, dev: &D, n_global: usize, n_chunked: usize, format: KvFormat) -> Result<Cache<D>, LlamaError> {
         let pages = |layer: &Layer<D>| {
             let n_pages = if layer.config.chunk.is_some() { n_chunked } else { n_global };
-            dev.pages(n_pages, self.n_kv_heads, self.head_len)
+            dev.pages(n_pages, self.n_kv_heads, self.head_len, format)
         };
         Ok(Cache { layers: self.layers.iter().map(pages).collect::<Result<_, _>>()? })
     }
 
     /// Bytes of keys and values that one page holds in all layers of its kind: (global, chunked).
-    pub fn page_bytes(&self) -> (usize, usize) {
-        let layer = 2 * tensor::PAGE_LEN * self.n_kv_heads * self.head_len * size_of::<f32>();
+    pub fn page_bytes(&self, format: KvFormat) -> (usize, usize) {
+        let layer = 2 * tensor::PAGE_LEN * self.n_kv_heads * format.bytes(self.head_len);
         let n_chunked = self.layers.iter().filter(|layer| layer.config.chunk.is_some()).count();
         ((self.layers.len() - n_chunked) * layer, n_chunked * layer)
     }

@@ -6,6 +6,7 @@
 mod batch;
 mod decoder;
 mod error;
+mod footprint;
 mod load;
 mod names;
 mod probe;
@@ -15,6 +16,7 @@ mod vision;
 pub use batch::{Batch, Input, PageRun, Row};
 pub use decoder::{Cache, Decoder};
 pub use error::LlamaError;
+pub use footprint::{Footprint, Routed, Use};
 pub use load::Model;
 pub use probe::{Probe, Site};
 pub use vision::Vision;

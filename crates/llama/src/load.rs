@@ -241,7 +241,7 @@ impl<D: Device> Loader<'_, D> {
 }
 
 /// The full name of a layer's weight. Hugging Face's fused experts are parameters, not modules: no suffix.
-fn weight_name(names: Names, layer: usize, weight: Inner) -> String {
+pub(crate) fn weight_name(names: Names, layer: usize, weight: Inner) -> String {
     let name = names.inner(layer, weight);
     match (names, weight) {
         (Names::HuggingFace { .. }, Inner::ExpertsGateUp | Inner::ExpertsDown) => name,

@@ -1,7 +1,7 @@
 //! The vision tower, its adapter and the projector: tiles of pixels to rows of the decoder's width.
 
 use formats::config::VisionConfig;
-use tensor::{Device, OpError, Orientation, PAGE_LEN, Rotation, RowKeys};
+use tensor::{Device, KvFormat, OpError, Orientation, PAGE_LEN, Rotation, RowKeys};
 
 use crate::load::Loader;
 use crate::rotary::tile_rotation;
@@ -178,7 +178,7 @@ impl<D: Device> Vision<D> {
         probe.see(dev, Site::VisionPreNorm, &x);
         let n_rows = n_patches + 1;
         let pages: Vec<u32> = (0..n_rows.div_ceil(PAGE_LEN) as u32).collect();
-        let mut stored = dev.pages(pages.len(), self.n_heads, self.head_len)?;
+        let mut stored = dev.pages(pages.len(), self.n_heads, self.head_len, KvFormat::F32)?;
         let keys = vec![RowKeys { pages: &pages, first_position: 0, begin: 0, end: n_rows }; n_rows];
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.forward(dev, x, &self.rotation, &mut stored, &keys)?;

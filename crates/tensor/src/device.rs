@@ -1,6 +1,6 @@
 //! The seam between the model and what computes it.
 
-use crate::{Bytes, Format, OpError, Orientation};
+use crate::{Bytes, Format, KvFormat, OpError, Orientation};
 
 /// Positions in a page of keys and values. Attention's blocks are pages, aligned to absolute position, so that the
 /// order of additions does not depend on where a step began.
@@ -230,7 +230,7 @@ pub trait Device: Send + Sync {
     ///
     /// # Errors
     /// [`OpError::Shape`] if the size overflows.
-    fn pages(&self, n_pages: usize, n_heads: usize, head_len: usize) -> Result<Self::Pages, OpError>;
+    fn pages(&self, n_pages: usize, n_heads: usize, head_len: usize, format: KvFormat) -> Result<Self::Pages, OpError>;
 
     /// Activations from host memory.
     ///
@@ -358,7 +358,8 @@ pub trait Device: Send + Sync {
     /// [`OpError::Shape`] if a row is no whole number of heads or `rotation` has another number of rows.
     fn rope(&self, x: &Self::Tensor, rotation: &Rotation) -> Result<Self::Tensor, OpError>;
 
-    /// Writes each row's keys and values, `[T, K·C]`, to its slot: `page · PAGE_LEN + position % PAGE_LEN`.
+    /// Writes each row's keys and values, `[T, K·C]`, to its slot: `page · PAGE_LEN + position % PAGE_LEN`, rounded to
+    /// the pages' format.
     ///
     /// # Errors
     /// [`OpError::Shape`] if widths or counts disagree, [`OpError::Index`] for a slot that is not there.

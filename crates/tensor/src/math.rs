@@ -11,7 +11,7 @@ pub const LANES: usize = 16;
 
 /// Folds the chains of a row sum in halves: 16 to 8 to 4 to 2 to 1.
 #[inline(always)]
-fn fold(mut lanes: [f32; LANES]) -> f32 {
+pub fn fold(mut lanes: [f32; LANES]) -> f32 {
     let mut half = LANES / 2;
     while half > 0 {
         for i in 0..half {
@@ -260,20 +260,59 @@ pub fn sin_cos(angle: f64) -> (f32, f32) {
 pub struct Softmax<'a> {
     /// Largest score so far; −∞ at the start.
     pub largest: f32,
-    /// Sum of e^(score − largest).
-    pub total: f32,
+    /// Σ e^(score − largest): chain i for the positions that are i modulo [`PAGE_LEN`].
+    pub totals: [f32; PAGE_LEN],
     /// Σ e^(score − largest) · value, C long; zeros at the start.
     pub values: &'a mut [f32],
 }
 
-impl Softmax<'_> {
-    /// Divides what was summed by the total.
+impl<'a> Softmax<'a> {
+    /// Nothing seen yet; `values` are zeros.
+    #[inline(always)]
+    pub fn new(values: &'a mut [f32]) -> Self {
+        Self { largest: f32::NEG_INFINITY, totals: [0.0; PAGE_LEN], values }
+    }
+
+    /// Divides what was summed by the total, whose chains are folded in halves.
     #[inline(always)]
     pub fn finish(self) {
+        let total = fold(self.totals);
         for value in self.values {
-            *value /= self.total;
+            *value /= total;
         }
     }
+}
+
+/// The largest of what was largest and the page's `scores`, those of `slots` times `scale`; turns these into weights
+/// e^(score − largest), 0 for all other slots.
+///
+/// A NaN score replaces the maximum and stays, so that it reaches the output.
+#[inline(always)]
+pub fn weigh(scores: &mut [f32; PAGE_LEN], slots: std::ops::Range<usize>, scale: f32, before: f32) -> f32 {
+    let mut most = [f32::NEG_INFINITY; PAGE_LEN];
+    let mut poison = false;
+    for i in 0..PAGE_LEN {
+        let is_visible = i >= slots.start && i < slots.end;
+        scores[i] = if is_visible { scores[i] * scale } else { f32::NEG_INFINITY };
+        most[i] = scores[i];
+        poison |= scores[i].is_nan();
+    }
+    let mut half = PAGE_LEN / 2;
+    while half > 0 {
+        for i in 0..half {
+            most[i] = if most[i + half] > most[i] { most[i + half] } else { most[i] };
+        }
+        half /= 2;
+    }
+    let largest = if most[0] > before { most[0] } else { before };
+    let largest = if poison { f32::NAN } else { largest };
+    for i in 0..PAGE_LEN {
+        // Of an invisible slot the score is −∞, and its weight 0 unless nothing was ever above −∞.
+        let is_visible = i >= slots.start && i < slots.end;
+        let weight = exp(scores[i] - largest);
+        scores[i] = if is_visible { weight } else { 0.0 };
+    }
+    largest
 }
 
 /// The `top_k` largest of one row's router logits with their sigmoid, lower expert first; equal logits go to the lower
@@ -291,11 +330,12 @@ pub fn choose(logits: &[f32], top_k: usize) -> Vec<crate::Choice> {
     order.into_iter().map(|expert| crate::Choice { expert, score: sigmoid(logits[expert as usize]) }).collect()
 }
 
-/// Takes the slots `begin..end` of one page into `state`.
+/// Takes `slots` of one page into `state`.
 ///
 /// `keys` is the page's `[C, PAGE_LEN]` of one key head, `values` its `[PAGE_LEN, C]`. Each score is a dot
-/// product in the order of a dense linear, times `scale`. What was summed so far is rescaled once a page; the page's
-/// weights are added to the total in the order of position, and so is each weighted value, by fused multiply-add.
+/// product in the order of a dense linear, times `scale`. What was summed so far is rescaled once a page; a slot's
+/// weight is added to the slot's chain of the total, and each weighted value in the order of position, by fused
+/// multiply-add.
 #[inline(always)]
 pub fn attend_page(
     q: &[f32],
@@ -305,7 +345,7 @@ pub fn attend_page(
     scale: f32,
     state: &mut Softmax<'_>,
 ) {
-    let mut scores = [0.0f32; PAGE_LEN];
+    let mut weights = [0.0f32; PAGE_LEN];
     for (q, keys) in q.chunks(DENSE_BLOCK).zip(keys.as_chunks::<PAGE_LEN>().0.chunks(DENSE_BLOCK)) {
         let mut sums = [0.0f32; PAGE_LEN];
         for (q, keys) in q.iter().zip(keys) {
@@ -314,28 +354,20 @@ pub fn attend_page(
             }
         }
         for i in 0..PAGE_LEN {
-            scores[i] += sums[i];
+            weights[i] += sums[i];
         }
     }
-    let mut largest = state.largest;
-    for score in &mut scores[slots.clone()] {
-        *score *= scale;
-        // A NaN score must reach the output, so it replaces the maximum and stays.
-        largest = if *score > largest || score.is_nan() { *score } else { largest };
-    }
+    let largest = weigh(&mut weights, slots.clone(), scale, state.largest);
     // The first page has nothing to rescale: e^(−∞ − largest) is 0, and 0 · 0 stays 0.
     let rescale = exp(state.largest - largest);
-    state.total *= rescale;
+    for i in 0..PAGE_LEN {
+        state.totals[i] = state.totals[i] * rescale + weights[i];
+    }
     for value in state.values.iter_mut() {
         *value *= rescale;
     }
     let len = state.values.len();
-    let mut weights = [0.0f32; PAGE_LEN];
-    for i in 0..PAGE_LEN {
-        weights[i] = exp(scores[i] - largest);
-    }
     for i in slots {
-        state.total += weights[i];
         for (sum, value) in state.values.iter_mut().zip(&values[i * len..(i + 1) * len]) {
             *sum = weights[i].mul_add(*value, *sum);
         }

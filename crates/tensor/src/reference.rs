@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::device::{Choice, DENSE_BLOCK, Device, PAGE_LEN, Rotation, RowKeys, WeightSource};
 use crate::quant::{ACTIVATION_LEN, Activation};
-use crate::{Format, OpError, Orientation, math};
+use crate::{Format, KvFormat, OpError, Orientation, math};
 
 /// The device that defines every result. One thread, no packing, weights read where they lie.
 #[derive(Debug, Clone, Copy, Default)]
@@ -40,6 +40,7 @@ pub struct Pages {
     n_pages: usize,
     n_heads: usize,
     head_len: usize,
+    format: KvFormat,
 }
 
 /// Which rows go to which experts.
@@ -137,10 +138,10 @@ impl Device for Reference {
         values.to_vec()
     }
 
-    fn pages(&self, n_pages: usize, n_heads: usize, head_len: usize) -> Result<Self::Pages, OpError> {
+    fn pages(&self, n_pages: usize, n_heads: usize, head_len: usize, format: KvFormat) -> Result<Self::Pages, OpError> {
         let len = [n_heads, head_len, PAGE_LEN].iter().try_fold(n_pages, |len, n| len.checked_mul(*n));
         let len = len.ok_or_else(|| OpError::shape("pages", format!("{n_pages} pages overflow")))?;
-        Ok(Pages { keys: vec![0.0; len], values: vec![0.0; len], n_pages, n_heads, head_len })
+        Ok(Pages { keys: vec![0.0; len], values: vec![0.0; len], n_pages, n_heads, head_len, format })
     }
 
     fn upload(&self, values: &[f32], width: usize) -> Result<Tensor, OpError> {
@@ -271,11 +272,15 @@ impl Device for Reference {
             if page >= pages.n_pages {
                 return Err(OpError::Index { op: "store", index: page, len: pages.n_pages });
             }
-            for (i, (k, v)) in k.iter().zip(v).enumerate() {
+            let (mut k, mut v) = (k.to_vec(), v.to_vec());
+            for head in k.chunks_exact_mut(head_len).chain(v.chunks_exact_mut(head_len)) {
+                pages.format.round(head);
+            }
+            for (i, (k, v)) in k.into_iter().zip(v).enumerate() {
                 let (head, component) = (i / head_len, i % head_len);
                 let begin = (page * pages.n_heads + head) * head_len * PAGE_LEN;
-                pages.keys[begin + component * PAGE_LEN + slot_in_page] = *k;
-                pages.values[begin + slot_in_page * head_len + component] = *v;
+                pages.keys[begin + component * PAGE_LEN + slot_in_page] = k;
+                pages.values[begin + slot_in_page * head_len + component] = v;
             }
         }
         Ok(())
@@ -291,7 +296,7 @@ impl Device for Reference {
         for ((q, row), out) in q.rows().zip(rows).zip(values.chunks_exact_mut(q.width)) {
             row.check(pages.n_pages)?;
             for (head, (q, out)) in q.chunks_exact(head_len).zip(out.chunks_exact_mut(head_len)).enumerate() {
-                let mut state = math::Softmax { largest: f32::NEG_INFINITY, total: 0.0, values: out };
+                let mut state = math::Softmax::new(out);
                 for (page, slots) in row.visible() {
                     let begin = (page * pages.n_heads + head / group) * head_len * PAGE_LEN;
                     let range = begin..begin + head_len * PAGE_LEN;

@@ -4,7 +4,7 @@
 
 use anyhow::Result;
 use llama::{Batch, Input, Model, PageRun, Row, Site};
-use tensor::{Device, PAGE_LEN, Reference};
+use tensor::{Device, KvFormat, PAGE_LEN, Reference};
 
 fn main() -> Result<()> {
     let checkpoint = examples::checkpoint()?;
@@ -13,7 +13,7 @@ fn main() -> Result<()> {
 
     let ids = tokenizer.encode(&examples::argument(2, "the text")?);
     let n_pages = ids.len().div_ceil(PAGE_LEN);
-    let mut cache = model.decoder.cache(&Reference, n_pages, n_pages)?;
+    let mut cache = model.decoder.cache(&Reference, n_pages, n_pages, KvFormat::F32)?;
     let pages: Vec<u32> = (0..u32::try_from(n_pages)?).collect();
     let run = PageRun { pages: &pages, first_position: 0 };
     let row = |(position, id): (usize, &u32)| Row {

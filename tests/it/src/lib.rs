@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use formats::{Checkpoint, DType, Tensor};
 use llama::{Batch, Cache, Input, Model, PageRun, Row, Site};
-use tensor::{Device, Format, PAGE_LEN};
+use tensor::{Device, Format, KvFormat, PAGE_LEN};
 
 /// Folders of toy checkpoints: the repository's, then those under `PUNA_GOLDENS`.
 ///
@@ -156,7 +156,7 @@ impl<D: Device> Toy<D> {
 
     fn cache(&self, len: usize) -> Result<(Cache<D>, Vec<u32>)> {
         let n_pages = len.div_ceil(PAGE_LEN);
-        let cache = self.model.decoder.cache(&self.dev, n_pages, n_pages)?;
+        let cache = self.model.decoder.cache(&self.dev, n_pages, n_pages, KvFormat::F32)?;
         // Pages in no natural order, as in use.
         Ok((cache, (0..u32::try_from(n_pages)?).rev().collect()))
     }

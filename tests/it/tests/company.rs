@@ -8,13 +8,14 @@ use cpu::{Cpu, CpuOptions};
 use engine::{Content, Engine, Known, Sequence};
 use it::{Toy, toys};
 use proptest::prelude::*;
+use tensor::KvFormat;
 
 const CONTEXT: usize = 512;
 
 fn engine(folder: &std::path::Path, n_threads: usize) -> Result<Engine<Cpu>> {
     let options = CpuOptions { threads: NonZeroUsize::new(n_threads), isa: None };
     let toy = Toy::load(Cpu::new(options), folder)?;
-    Ok(Engine::new(toy.dev, toy.model, CONTEXT)?)
+    Ok(Engine::new(toy.dev, toy.model, CONTEXT, KvFormat::Q8)?)
 }
 
 fn toy(name: &str) -> Result<PathBuf> {

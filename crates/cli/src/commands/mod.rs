@@ -1,5 +1,6 @@
 //! One file a command: its arguments and what it does.
 
+mod bench;
 mod completions;
 mod inspect;
 mod run;
@@ -15,6 +16,8 @@ use anyhow::Result;
 pub enum Command {
     /// Answer a prompt, or hold a conversation
     Run(run::Run),
+    /// Measure speed: prompts, decoding, loading, and the share of what the machine allows
+    Bench(bench::Bench),
     /// Show what a model's files hold
     Inspect(inspect::Inspect),
     /// Write every intermediate tensor of a forward pass to a file
@@ -33,6 +36,7 @@ impl Command {
     pub fn run(self, top: &mut clap::Command) -> Result<ExitCode> {
         match self {
             Self::Run(command) => return command.run(),
+            Self::Bench(command) => command.run()?,
             Self::Inspect(command) => command.run()?,
             Self::Trace(command) => command.run()?,
             Self::Tokenize(command) => command.run()?,

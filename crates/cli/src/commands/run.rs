@@ -40,9 +40,8 @@ pub struct Run {
     /// A GGUF file with the vision tower, if it does not lie beside the model
     #[arg(long, value_name = "FILE")]
     mmproj: Option<PathBuf>,
-    /// Tokens of prompt and answer together; by default what the model allows, at most 32768
-    #[arg(long, value_name = "TOKENS")]
-    ctx: Option<usize>,
+    #[command(flatten)]
+    cache: model::CacheArguments,
     /// One JSON object with the answer and its counts instead of the text
     #[arg(long)]
     json: bool,
@@ -149,7 +148,7 @@ impl Run {
             std::fs::read(path).map_err(|e| usage(format!("--image {}: {e}", path.display()), "check the path"))
         });
         let images = images.collect::<Result<Vec<_>>>()?;
-        let chat = Chat::open(&self.model, self.mmproj.as_deref(), self.device.open(), self.ctx)?;
+        let chat = Chat::open(&self.model, self.mmproj.as_deref(), self.device.open(), self.cache)?;
         let request = self.sampling.request(&chat);
         match prompt {
             Some(prompt) => self.answer(chat, &request, &prompt, &images),

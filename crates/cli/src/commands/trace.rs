@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use formats::{DType, NewTensor};
 use llama::{Batch, Input, Model, PageRun, Row, Site};
-use tensor::{Device, Format, PAGE_LEN, Reference};
+use tensor::{Device, Format, KvFormat, PAGE_LEN, Reference};
 
 use crate::failure::usage;
 use crate::model;
@@ -166,7 +166,7 @@ fn forward<D: Device>(
     probe: &mut impl llama::Probe<D>,
 ) -> Result<()> {
     let n_pages = inputs.len().div_ceil(PAGE_LEN);
-    let mut cache = model.decoder.cache(dev, n_pages, n_pages)?;
+    let mut cache = model.decoder.cache(dev, n_pages, n_pages, KvFormat::F32)?;
     let pages: Vec<u32> = (0..u32::try_from(n_pages)?).collect();
     let run = PageRun { pages: &pages, first_position: 0 };
     let bar = token_bar("tracing", inputs.len());

@@ -40,11 +40,12 @@ impl Activation {
 /// Quantises one block and returns its scale. Inlined into each instruction set's variant.
 #[inline(always)]
 pub fn quantise_block(x: &[f32; ACTIVATION_LEN], q: &mut [i8; ACTIVATION_LEN]) -> f32 {
-    let mut largest = 0.0f32;
-    let mut poison = 0.0f32;
-    for &value in x {
-        largest = if value.abs() > largest { value.abs() } else { largest };
-        poison += value * 0.0; // 0 for every finite value, NaN for the others
+    // Magnitudes order like their bits, and integers, unlike floats, are compared in any order.
+    let largest = x.iter().fold(0, |largest, value| largest.max(value.to_bits() & 0x7FFF_FFFF));
+    let largest = f32::from_bits(largest);
+    if !largest.is_finite() {
+        q.fill(0);
+        return f32::NAN;
     }
     let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
     for (q, &value) in q.iter_mut().zip(x) {
@@ -52,5 +53,5 @@ pub fn quantise_block(x: &[f32; ACTIVATION_LEN], q: &mut [i8; ACTIVATION_LEN]) -
         // NaN to 0.
         *q = (value * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
     }
-    largest / 127.0 + poison
+    largest / 127.0
 }

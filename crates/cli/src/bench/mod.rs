@@ -1,0 +1,83 @@
+//! Measuring how fast a model runs, beside what the machine allows and beside another engine.
+
+pub mod ours;
+pub mod peer;
+
+use anyhow::Result;
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Test {
+    /// Reading `tokens` after `depth` others.
+    Prefill { tokens: usize, depth: usize },
+    /// `tokens` steps of `batch` sequences that hold `depth` tokens each.
+    Decode { tokens: usize, depth: usize, batch: usize },
+}
+
+impl Test {
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prefill { .. } => "prefill",
+            Self::Decode { .. } => "decode",
+        }
+    }
+
+    /// Tokens, depth and batch.
+    pub fn numbers(self) -> [usize; 3] {
+        match self {
+            Self::Prefill { tokens, depth } => [tokens, depth, 1],
+            Self::Decode { tokens, depth, batch } => [tokens, depth, batch],
+        }
+    }
+
+    /// Tokens that all sequences together go through.
+    pub fn n_tokens(self) -> usize {
+        let [tokens, _, batch] = self.numbers();
+        tokens * batch
+    }
+
+    /// Positions that all sequences together need.
+    pub fn n_positions(self) -> usize {
+        let [tokens, depth, batch] = self.numbers();
+        (tokens + depth).next_multiple_of(tensor::PAGE_LEN) * batch
+    }
+}
+
+/// Something that a test can be run on.
+pub trait Engine {
+    /// Seconds that the measured part takes.
+    ///
+    /// # Errors
+    /// If the engine can not do it.
+    fn run(&mut self, test: Test) -> Result<f64>;
+}
+
+/// Token ids that are the same for every engine, whatever its vocabulary: a linear congruential generator's.
+pub struct Ids {
+    state: u32,
+    n_vocab: u32,
+}
+
+impl Ids {
+    /// The stream from the start, below `n_vocab`.
+    pub fn new(n_vocab: u32) -> Self {
+        Self { state: 1, n_vocab: n_vocab.max(1) }
+    }
+}
+
+impl Iterator for Ids {
+    type Item = u32;
+
+    fn next(&mut self) -> Option<u32> {
+        self.state = self.state.wrapping_mul(1_103_515_245).wrapping_add(12345) & 0x7FFF_FFFF;
+        Some((self.state >> 8) % self.n_vocab)
+    }
+}
+
+/// The middle of `values`, the lower one of two.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
+}

@@ -1,0 +1,153 @@
+//! This engine under measurement.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use cpu::{Cpu, Roofs};
+use engine::{Content, Engine, Known, STEP_ROWS, Sequence};
+use llama::{Footprint, Site};
+use tensor::Device;
+
+use super::{Ids, Test};
+
+/// A loaded model and what its steps cost.
+pub struct Ours {
+    engine: Engine<Cpu>,
+    footprint: Footprint,
+    n_vocab: u32,
+}
+
+/// A share of a roof.
+pub struct Share {
+    /// Which roof.
+    pub roof: &'static str,
+    /// The share, 1 for the roof itself.
+    pub share: f64,
+}
+
+impl Ours {
+    pub fn new(engine: Engine<Cpu>, footprint: Footprint) -> Self {
+        let n_vocab = u32::try_from(engine.model().decoder.vocab_size()).unwrap_or(u32::MAX);
+        Self { engine, footprint, n_vocab }
+    }
+
+    /// A sequence of `depth` tokens, computed.
+    fn sequence(&mut self, depth: usize, ids: &mut Ids) -> Result<Sequence<<Cpu as Device>::Tensor>> {
+        let mut sequence = Sequence::default();
+        if depth > 0 {
+            self.extend(&mut sequence, depth, ids)?;
+            self.engine.prefill(&mut sequence, &mut |_, _| {})?;
+        }
+        Ok(sequence)
+    }
+
+    /// Makes `n` more tokens known.
+    fn extend(&mut self, sequence: &mut Sequence<<Cpu as Device>::Tensor>, n: usize, ids: &mut Ids) -> Result<()> {
+        if sequence.is_empty() {
+            let known = ids.take(n).map(Known::Token).collect();
+            self.engine.set(sequence, Content { known, images: Vec::new() })?;
+        } else {
+            for id in ids.take(n) {
+                sequence.push(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the machine allows, measured now.
+    pub fn roofs(&self, budget: Duration) -> Roofs {
+        self.engine.device().roofs(budget)
+    }
+
+    /// The share of the roof that binds: for one row that is reading the weights, for many multiplying.
+    pub fn share(&mut self, test: Test, seconds: f64, roofs: &Roofs) -> Result<Share> {
+        Ok(match test {
+            Test::Prefill { tokens, .. } => {
+                let (products, quantised) = self.footprint.products(tokens, 1);
+                let roof_s = 2.0 * (quantised as f64 / roofs.int8 + (products - quantised) as f64 / roofs.f32);
+                let roof = if 2 * quantised > products { "int8" } else { "f32" };
+                Share { roof, share: roof_s / seconds }
+            }
+            Test::Decode { tokens, batch, depth } => {
+                let n_chosen = self.n_chosen(batch)?;
+                let cache = batch * (depth + tokens / 2) * self.engine.position_bytes();
+                let bytes = tokens as f64 * (self.footprint.step_bytes(n_chosen, batch) + cache) as f64;
+                let (products, quantised) = self.footprint.products(batch * tokens, batch * tokens);
+                let memory_s = bytes / roofs.memory;
+                let int8_s = 2.0 * (quantised as f64 / roofs.int8 + (products - quantised) as f64 / roofs.f32);
+                match memory_s >= int8_s {
+                    true => Share { roof: "memory", share: memory_s / seconds },
+                    false => Share { roof: "int8", share: int8_s / seconds },
+                }
+            }
+        })
+    }
+
+    /// Experts that a step of `batch` rows reads, counted over all layers: by the routing of one such step.
+    fn n_chosen(&mut self, batch: usize) -> Result<usize> {
+        if self.footprint.routed.is_empty() {
+            return Ok(0);
+        }
+        let top_k: Vec<(usize, usize)> = self.footprint.routed.iter().map(|r| (r.layer, r.top_k)).collect();
+        let mut ids = Ids::new(self.n_vocab);
+        let mut sequences = Vec::new();
+        for _ in 0..batch {
+            let mut sequence = Sequence::default();
+            self.extend(&mut sequence, 1, &mut ids)?;
+            sequences.push(sequence);
+        }
+        let mut chosen = BTreeSet::new();
+        let mut probe = |dev: &Cpu, site: Site, logits: &<Cpu as Device>::Tensor| {
+            if let Site::Router(layer) = site
+                && let Some((_, top_k)) = top_k.iter().find(|(at, _)| *at == layer)
+                && let Ok(routing) = dev.route(logits, *top_k)
+            {
+                chosen.extend(dev.choices(&routing).iter().map(|choice| (layer, choice.expert)));
+            }
+        };
+        let mut refs: Vec<&mut Sequence<_>> = sequences.iter_mut().collect();
+        self.engine.step_seen(&mut refs, 1, &mut probe)?;
+        for sequence in sequences {
+            self.engine.release(sequence);
+        }
+        Ok(chosen.len())
+    }
+}
+
+impl super::Engine for Ours {
+    fn run(&mut self, test: Test) -> Result<f64> {
+        let mut ids = Ids::new(self.n_vocab);
+        match test {
+            Test::Prefill { tokens, depth } => {
+                let mut sequence = self.sequence(depth, &mut ids)?;
+                self.extend(&mut sequence, tokens, &mut ids)?;
+                let began = Instant::now();
+                self.engine.prefill(&mut sequence, &mut |_, _| {})?;
+                let seconds = began.elapsed().as_secs_f64();
+                self.engine.release(sequence);
+                Ok(seconds)
+            }
+            Test::Decode { tokens, depth, batch } => {
+                let mut sequences = Vec::new();
+                for _ in 0..batch {
+                    sequences.push(self.sequence(depth, &mut ids)?);
+                }
+                let mut seconds = 0.0;
+                for _ in 0..tokens {
+                    for sequence in &mut sequences {
+                        self.extend(sequence, 1, &mut ids)?;
+                    }
+                    let mut refs: Vec<&mut Sequence<_>> = sequences.iter_mut().collect();
+                    let began = Instant::now();
+                    self.engine.step(&mut refs, STEP_ROWS)?;
+                    seconds += began.elapsed().as_secs_f64();
+                }
+                for sequence in sequences {
+                    self.engine.release(sequence);
+                }
+                Ok(seconds)
+            }
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! `puna bench`.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use comfy_table::{Table, presets};
+use cpu::{Cpu, Roofs};
+use llama::Footprint;
+use serde_json::{Value, json};
+
+use crate::bench::ours::{Ours, Share};
+use crate::bench::peer::LlamaCpp;
+use crate::bench::{Engine, Test, median};
+use crate::failure::usage;
+use crate::model;
+use crate::output::line;
+
+/// Measure speed: reading prompts, decoding, loading, and the share of what the machine allows
+///
+/// Roofs (memory, int8, f32) are measured in the same run. With --against, another engine runs the same tests in
+/// alternation, and ratios of neighbouring runs are printed with their spread.
+#[derive(clap::Args)]
+pub struct Bench {
+    /// A GGUF file or a Hugging Face folder
+    #[arg(short, long, env = "PUNA_MODEL", required_unless_present = "roofs")]
+    model: Option<PathBuf>,
+    /// Only measure what the machine allows
+    #[arg(long)]
+    roofs: bool,
+    /// Lengths of prompts to read
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',', default_value = "64,512,2048")]
+    prefill: Vec<usize>,
+    /// Tokens already there when decoding
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',', default_value = "0,2048,8192")]
+    depth: Vec<usize>,
+    /// Sequences that decode together
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,2,4,8,16")]
+    batch: Vec<usize>,
+    /// Steps of a decoding test
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    tokens: usize,
+    /// Runs of each test, after one that does not count
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    runs: usize,
+    /// Another engine to alternate with
+    #[arg(long, value_name = "ENGINE")]
+    against: Option<Peer>,
+    /// The Python that has the other engine
+    #[arg(long, value_name = "PROGRAM", default_value = "python3")]
+    python: String,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+    /// How keys and values are stored
+    #[command(flatten)]
+    cache: model::CacheArguments,
+    #[command(flatten)]
+    device: model::DeviceArguments,
+}
+
+#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+enum Peer {
+    /// llama.cpp, from the Python wheel of this name
+    Xllamacpp,
+}
+
+/// One test's figures.
+struct Row {
+    test: Test,
+    /// Seconds of every run.
+    ours: Vec<f64>,
+    /// The other engine's.
+    theirs: Vec<f64>,
+    share: Share,
+}
+
+impl Row {
+    fn speed(&self, seconds: &[f64]) -> f64 {
+        self.test.n_tokens() as f64 / median(seconds)
+    }
+
+    /// The ratios of neighbouring runs: median, least, most.
+    fn ratios(&self) -> Option<[f64; 3]> {
+        let ratios: Vec<f64> = self.ours.iter().zip(&self.theirs).map(|(ours, theirs)| theirs / ours).collect();
+        let least = ratios.iter().copied().reduce(f64::min)?;
+        let most = ratios.iter().copied().reduce(f64::max)?;
+        Some([median(&ratios), least, most])
+    }
+
+    fn json(&self, threads: usize) -> Value {
+        let [tokens, depth, batch] = self.test.numbers();
+        let mut object = json!({
+            "test": self.test.name(), "tokens": tokens, "depth": depth, "batch": batch, "threads": threads,
+            "tok_per_s": round(self.speed(&self.ours)), "roof": self.share.roof,
+            "roof_share": round(self.share.share), "runs_s": self.ours,
+        });
+        if let Some([ratio, least, most]) = self.ratios() {
+            object["against"] = json!({
+                "tok_per_s": round(self.speed(&self.theirs)), "ratio": round(ratio), "least": round(least),
+                "most": round(most), "runs_s": self.theirs,
+            });
+        }
+        object
+    }
+}
+
+/// Four significant digits.
+fn round(value: f64) -> f64 {
+    format!("{value:.3e}").parse().unwrap_or(value)
+}
+
+impl Bench {
+    pub fn run(self) -> Result<()> {
+        let dev = self.device.open();
+        let (threads, isa) = (dev.threads(), dev.isa());
+        if self.roofs || self.model.is_none() {
+            let roofs = dev.roofs(Duration::from_secs(2));
+            return self.print_roofs(&roofs, threads, &format!("{isa:?}"));
+        }
+        let tests = self.tests()?;
+        let context = tests.iter().map(|test| test.n_positions()).max().unwrap_or(0) + tensor::PAGE_LEN;
+        let (mut ours, load_s) = self.load(dev, context)?;
+        let mut theirs = match self.against {
+            Some(Peer::Xllamacpp) => {
+                let path = self.model.as_deref().unwrap_or(std::path::Path::new(""));
+                Some(LlamaCpp::start(&self.python, path, threads, context)?)
+            }
+            None => None,
+        };
+        if let Some(theirs) = &theirs {
+            eprintln!("against llama.cpp {}", theirs.version());
+        }
+        let mut rows = Vec::new();
+        for test in tests {
+            let row = self.measure(test, &mut ours, theirs.as_mut())?;
+            if self.json {
+                line(&row.json(threads).to_string())?;
+            }
+            rows.push(row);
+        }
+        let peak = peak_bytes();
+        if self.json {
+            return Ok(line(&json!({"test": "load", "seconds": round(load_s), "peak_bytes": peak}).to_string())?);
+        }
+        print_table(&rows)?;
+        let peak = peak.map_or("unknown".to_owned(), |peak| format!("{:.2} GB", peak as f64 / 1e9));
+        Ok(line(&format!("load {load_s:.2} s, peak memory {peak}, {threads} threads, {isa:?}"))?)
+    }
+
+    fn tests(&self) -> Result<Vec<Test>> {
+        if self.runs == 0 || self.tokens == 0 || self.batch.contains(&0) || self.prefill.contains(&0) {
+            return Err(usage("--runs, --tokens, --batch and --prefill count from 1", "leave out what is not wanted"));
+        }
+        let mut tests: Vec<Test> =
+            self.prefill.iter().map(|tokens| Test::Prefill { tokens: *tokens, depth: 0 }).collect();
+        let tokens = self.tokens;
+        tests.extend(self.depth.iter().map(|depth| Test::Decode { tokens, depth: *depth, batch: 1 }));
+        let batches = self.batch.iter().filter(|batch| **batch > 1 || !self.depth.contains(&0));
+        tests.extend(batches.map(|batch| Test::Decode { tokens, depth: 0, batch: *batch }));
+        Ok(tests)
+    }
+
+    fn load(&self, dev: Cpu, context: usize) -> Result<(Ours, f64)> {
+        let path = self.model.as_deref().unwrap_or(std::path::Path::new(""));
+        let began = Instant::now();
+        let checkpoint = model::open_checkpoint(path, None)?;
+        let footprint = Footprint::of(&checkpoint)?;
+        let loaded = model::load(&dev, &checkpoint)?;
+        let kv = self.cache.kv(context);
+        model::check_memory(engine::CachePlan::new(&loaded, context, kv)?.bytes, context)?;
+        let engine = engine::Engine::new(dev, loaded, context, kv)?;
+        Ok((Ours::new(engine, footprint), began.elapsed().as_secs_f64()))
+    }
+
+    fn measure(&self, test: Test, ours: &mut Ours, mut theirs: Option<&mut LlamaCpp>) -> Result<Row> {
+        // Of the same minute as the test: memory's rate drifts on shared machines.
+        let roofs = ours.roofs(Duration::from_millis(400));
+        let (mut seconds, mut other) = (Vec::new(), Vec::new());
+        for run in 0..=self.runs {
+            let mine = ours.run(test)?;
+            let its = theirs.as_deref_mut().map(|theirs| theirs.run(test)).transpose()?;
+            if run > 0 {
+                seconds.push(mine);
+                other.extend(its);
+            }
+        }
+        let share = ours.share(test, median(&seconds), &roofs)?;
+        Ok(Row { test, ours: seconds, theirs: other, share })
+    }
+
+    fn print_roofs(&self, roofs: &Roofs, threads: usize, isa: &str) -> Result<()> {
+        let Roofs { memory, int8, f32, barrier } = *roofs;
+        if self.json {
+            let object = json!({
+                "test": "roofs", "threads": threads, "isa": isa, "memory_bytes_per_s": round(memory),
+                "int8_per_s": round(int8), "f32_per_s": round(f32), "barrier_s": round(barrier),
+            });
+            return Ok(line(&object.to_string())?);
+        }
+        line(&format!("memory   {:8.1} GB/s", memory / 1e9))?;
+        line(&format!("int8     {:8.0} GOP/s", int8 / 1e9))?;
+        line(&format!("f32      {:8.0} GFLOP/s", f32 / 1e9))?;
+        line(&format!("barrier  {:8.0} ns", barrier * 1e9))?;
+        Ok(line(&format!("{threads} threads, {isa}"))?)
+    }
+}
+
+fn print_table(rows: &[Row]) -> Result<()> {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    let against = rows.iter().any(|row| !row.theirs.is_empty());
+    let mut header = vec!["test", "tokens", "depth", "batch", "tok/s", "roof", "share"];
+    if against {
+        header.extend(["other tok/s", "ratio", "spread"]);
+    }
+    table.set_header(header);
+    for row in rows {
+        let [tokens, depth, batch] = row.test.numbers();
+        let mut cells = vec![
+            row.test.name().to_owned(),
+            tokens.to_string(),
+            depth.to_string(),
+            batch.to_string(),
+            format!("{:.1}", row.speed(&row.ours)),
+            row.share.roof.to_owned(),
+            format!("{:.0} %", 100.0 * row.share.share),
+        ];
+        if let Some([ratio, least, most]) = row.ratios() {
+            cells.push(format!("{:.1}", row.speed(&row.theirs)));
+            cells.push(format!("{ratio:.2} ×"));
+            cells.push(format!("{least:.2}…{most:.2}"));
+        }
+        table.add_row(cells);
+    }
+    Ok(line(&table.to_string())?)
+}
+
+/// The most memory that this process held at a time, where the system says.
+fn peak_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}

@@ -77,10 +77,10 @@ TEMPERATURE = """        } else if let Some(factors) = &step.temperature {
 """
 CHUNK_BEGIN = "(row.position, row.chunked, begin(row.position))"
 CHUNK_ANGLES = "positions().map(|p| p % chunk)"
-SEND_REFERENCE = ".map(|x| x * routing.choices[i].score)"
-ADD_REFERENCE = """            for (sum, y) in values[row..row + onto.width].iter_mut().zip(y) {
+SCORED_REFERENCE = "let Choice { expert, score } = routing.choices[i];"
+ADD_REFERENCE = """            for (sum, y) in values[row..row + shared.width].iter_mut().zip(y) {
                 *sum += y;"""
-SEND_CPU = "routing.choices[choice].score, out);"
+SCORED_CPU = "(x.row(choice / routing.top_k), routing.choices[choice].score)"
 CLASS_ROW = """    cos.resize(cos.len() + n_pairs, 1.0);
     sin.resize(sin.len() + n_pairs, 0.0);
 """
@@ -92,7 +92,7 @@ ADAPTER = "x = dev.gelu(&dev.linear(matrix, None, &x)?);"
 CLASS_LAST = "x = dev.concat(&x, &dev.embed(&self.class, &[0])?)?;"
 CHOSEN_SCORE = "score: sigmoid(logits[expert as usize])"
 GELU = "0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))"
-SHARED = "dev.combine(&shared.forward(dev, x)?, &routed, &routing)"
+SHARED = "let shared = dev.linear(&dense.down, dense.down_bias.as_ref(), &inner.shared)?;"
 
 MUTATIONS = [
     # Rotation and what goes with it.
@@ -132,12 +132,12 @@ MUTATIONS = [
     mutation("chunk border one late", (DECODER, "position - position % chunk;", "position - position.saturating_sub(1) % chunk;")),
     mutation("key heads in turn", (REFERENCE, "head / group", "head % pages.n_heads")),
     # Experts.
-    mutation("score on expert output", (REFERENCE, SEND_REFERENCE, ".map(|x| x + 0.0 * routing.choices[i].score)"),
+    mutation("score on expert output", (REFERENCE, SCORED_REFERENCE, "let (expert, score) = (routing.choices[i].expert, 1.0);"),
              (REFERENCE, ADD_REFERENCE, ADD_REFERENCE.replace("*sum += y", "*sum += y * routing.choices[i].score"))),
-    mutation("no score on the fast device", (CPU, SEND_CPU, "routing.choices[choice].score.ceil(), out);")),
+    mutation("no score on the fast device", (CPU, SCORED_CPU, "(x.row(choice / routing.top_k), routing.choices[choice].score.ceil())")),
     mutation("scores renormalised", (MATH, CHOSEN_SCORE, "score: if top_k == 1 { 1.0 } else { sigmoid(logits[expert as usize]) }")),
     mutation("one expert only", (CONFIG, 'section.size("num_experts_per_tok", 1, n_experts)?', 'section.size("num_experts_per_tok", 1, n_experts)?.min(1)')),
-    mutation("shared expert scaled by the expert count", (DECODER, SHARED, "{ let shared = shared.forward(dev, x)?; let twice = dev.add(&shared, &shared)?; dev.combine(&twice, &routed, &routing) }")),
+    mutation("shared expert scaled by the expert count", (DECODER, SHARED, SHARED + " let shared = dev.add(&shared, &shared)?;")),
     mutation("gate and up exchanged", (REFERENCE, "halves.flat_map(|(gate, up)|", "halves.flat_map(|(up, gate)|")),
     mutation("gate/up columns interleaved", (REFERENCE, "let halves = gate_up.rows().map(|row| row.split_at(width));\n        let values = halves.flat_map(|(gate, up)| gate.iter().zip(up).map(|(g, u)| math::silu(*g) * u)).collect();",
              "let values = gate_up.rows().flat_map(|row| row.as_chunks::<2>().0.iter().map(|[g, u]| math::silu(*g) * u)).collect();")),

@@ -153,7 +153,7 @@ unsafe fn attend_tile<S: Simd, F: Stored, const N: usize>(
 ) {
     let len = pages.head_len();
     let scale = 1.0 / (len as f32).sqrt();
-    let (mut largest, mut totals) = ([f32::NEG_INFINITY; N], [[0.0f32; PAGE_LEN]; N]);
+    let (mut largest, mut totals) = ([f32::NEG_INFINITY; N], [0.0f32; N]);
     let seen: [&RowKeys<'_>; N] = std::array::from_fn(|n| queries[n].seen);
     let q: [*const f32; N] = std::array::from_fn(|n| queries[n].q.as_ptr());
     assert!(queries[..N].iter().all(|query| query.q.len() == len) && out[..N].iter().all(|out| out.len() == len));
@@ -180,17 +180,14 @@ unsafe fn attend_tile<S: Simd, F: Stored, const N: usize>(
             let before = largest[n];
             largest[n] = math::weigh(&mut weights[n], slots[n].clone(), scale, before);
             rescale[n] = math::exp(before - largest[n]);
-            for i in 0..PAGE_LEN {
-                totals[n][i] = totals[n][i] * rescale[n] + weights[n][i];
-            }
+            totals[n] = totals[n].mul_add(rescale[n], math::fold(weights[n]));
         }
         // SAFETY: as above, and `out` is as long as the queries.
         unsafe { add_values::<S, F, N>(values, &slots, &weights, &rescale, len, out) };
     }
     for n in 0..N {
-        let total = math::fold(totals[n]);
         for value in out[n].iter_mut() {
-            *value /= total;
+            *value /= totals[n];
         }
     }
 }

@@ -380,19 +380,23 @@ impl Device for Cpu {
         Ok(Tensor::new(out, n_out))
     }
 
-    fn combine(&self, onto: &Tensor, y: &Tensor, routing: &Routing) -> Result<Tensor, OpError> {
-        check("combine", "the width", y.width(), onto.width())?;
+    fn combine(&self, onto: Tensor, shared: &Tensor, y: &Tensor, routing: &Routing) -> Result<Tensor, OpError> {
+        let width = shared.width();
+        check("combine", "the width", y.width(), width)?;
         check("combine", "the number of sent rows", y.n_rows(), routing.order.len())?;
-        check("combine", "the number of rows", onto.n_rows() * routing.top_k, routing.choices.len())?;
-        Ok(self.by_row(onto.n_rows(), onto.width(), |i, out| {
-            out.copy_from_slice(onto.row(i));
+        check("combine", "the number of rows", shared.n_rows() * routing.top_k, routing.choices.len())?;
+        check("combine", "the residual's width", onto.width(), width)?;
+        check("combine", "the residual's number of rows", onto.n_rows(), shared.n_rows())?;
+        let mut values = onto.into_values().unwrap_or_else(|shared| self.copy(shared.values()));
+        self.pool.chunks(&mut values, width, GRAIN / width.max(1), |i, out| {
             // A row's choices lie lower expert first.
-            for sent in &routing.place[i * routing.top_k..(i + 1) * routing.top_k] {
-                for (sum, y) in out.iter_mut().zip(y.row(*sent)) {
-                    *sum += y;
-                }
+            let sent = &routing.place[i * routing.top_k..(i + 1) * routing.top_k];
+            let shared = shared.row(i);
+            for (at, out) in out.iter_mut().enumerate() {
+                *out += sent.iter().fold(shared[at], |sum, sent| sum + y.row(*sent)[at]);
             }
-        }))
+        });
+        Ok(Tensor::new(values, width))
     }
 
     fn swiglu(&self, gate_up: &Tensor) -> Result<Tensor, OpError> {

@@ -167,9 +167,9 @@ impl Op {
                 let inner = dev.experts_swiglu(&w, &x, &routing)?;
                 let sent: Vec<usize> = (0..dev.choices(&routing).len()).map(|i| i / top_k).collect();
                 let y = dev.experts(&w, &dev.rows(&x, &sent)?, &routing)?;
-                let onto = dev.columns(&dev.concat(&y, &y)?, 0..dev.shape(&y)[1])?;
                 let firsts: Vec<usize> = (0..dev.shape(&x)[0]).collect();
-                let combined = dev.combine(&dev.rows(&onto, &firsts)?, &y, &routing)?;
+                let shared = dev.rows(&dev.concat(&y, &y)?, &firsts)?;
+                let combined = dev.combine(dev.rows(&y, &firsts)?, &shared, &y, &routing)?;
                 let mut out = [dev.download(&combined), dev.download(&inner)].concat();
                 out.extend(dev.choices(&routing).iter().flat_map(|Choice { expert, score }| [*expert as f32, *score]));
                 return Ok(out);
@@ -591,7 +591,7 @@ fn mistakes<D: Device>(dev: &D) -> Vec<&'static str> {
         dev.linear_swiglu(&matrix, Some(&short), &x).err(),
         dev.experts_swiglu(&matrix, &dev.rows(&x, &[0]).unwrap(), &routing).err(),
         dev.experts(&matrix, &x, &routing).err(),
-        dev.combine(&x, &x, &routing).err(),
+        dev.combine(x.clone(), &x, &x, &routing).err(),
         dev.swiglu(&dev.upload(&[0.0; 3], 3).unwrap()).err(),
     ];
     let name = |error| match error {

@@ -274,15 +274,15 @@ impl<D: Device> FeedForward<D> {
         }
     }
 
-    /// Adds the output to `onto`: the shared expert's, then the chosen ones'.
+    /// Adds the output to `onto`.
     fn outer(&self, dev: &D, onto: D::Tensor, inner: &Inner<D>) -> Result<D::Tensor, OpError> {
         let (Self::Dense(dense) | Self::Moe { shared: dense, .. }) = self;
-        let x = dev.linear_onto(onto, &dense.down, dense.down_bias.as_ref(), &inner.shared)?;
         match (self, &inner.routed) {
-            (Self::Moe { down, .. }, Some((inner, routing))) => {
-                dev.combine(&x, &dev.experts(down, inner, routing)?, routing)
+            (Self::Moe { down, .. }, Some((inner_routed, routing))) => {
+                let shared = dev.linear(&dense.down, dense.down_bias.as_ref(), &inner.shared)?;
+                dev.combine(onto, &shared, &dev.experts(down, inner_routed, routing)?, routing)
             }
-            _ => Ok(x),
+            _ => dev.linear_onto(onto, &dense.down, dense.down_bias.as_ref(), &inner.shared),
         }
     }
 }

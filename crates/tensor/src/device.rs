@@ -412,11 +412,18 @@ pub trait Device: Send + Sync {
     /// [`OpError::Shape`] if widths or the number of experts disagree.
     fn experts(&self, w: &Self::Matrix, x: &Self::Tensor, routing: &Self::Routing) -> Result<Self::Tensor, OpError>;
 
-    /// Adds the experts' outputs to the rows they came from, lower expert first: `onto` plus `[T·top_k, D]`.
+    /// `onto` plus what a feed-forward network with experts gives: the shared expert's rows `[T, D]`, and added to them
+    /// first the outputs `y`, `[T·top_k, D]`, of each row's experts, lower expert first.
     ///
     /// # Errors
     /// [`OpError::Shape`] if the shapes disagree.
-    fn combine(&self, onto: &Self::Tensor, y: &Self::Tensor, routing: &Self::Routing) -> Result<Self::Tensor, OpError>;
+    fn combine(
+        &self,
+        onto: Self::Tensor,
+        shared: &Self::Tensor,
+        y: &Self::Tensor,
+        routing: &Self::Routing,
+    ) -> Result<Self::Tensor, OpError>;
 
     /// `silu(gate) · up` of `[T, 2F]`, gate in the first half of each row: `[T, F]`.
     ///

@@ -260,8 +260,8 @@ pub fn sin_cos(angle: f64) -> (f32, f32) {
 pub struct Softmax<'a> {
     /// Largest score so far; −∞ at the start.
     pub largest: f32,
-    /// Σ e^(score − largest): chain i for the positions that are i modulo [`PAGE_LEN`].
-    pub totals: [f32; PAGE_LEN],
+    /// Σ e^(score − largest).
+    pub total: f32,
     /// Σ e^(score − largest) · value, C long; zeros at the start.
     pub values: &'a mut [f32],
 }
@@ -270,15 +270,14 @@ impl<'a> Softmax<'a> {
     /// Nothing seen yet; `values` are zeros.
     #[inline(always)]
     pub fn new(values: &'a mut [f32]) -> Self {
-        Self { largest: f32::NEG_INFINITY, totals: [0.0; PAGE_LEN], values }
+        Self { largest: f32::NEG_INFINITY, total: 0.0, values }
     }
 
-    /// Divides what was summed by the total, whose chains are folded in halves.
+    /// Divides what was summed by the total.
     #[inline(always)]
     pub fn finish(self) {
-        let total = fold(self.totals);
         for value in self.values {
-            *value /= total;
+            *value /= self.total;
         }
     }
 }
@@ -333,8 +332,8 @@ pub fn choose(logits: &[f32], top_k: usize) -> Vec<crate::Choice> {
 /// Takes `slots` of one page into `state`.
 ///
 /// `keys` is the page's `[C, PAGE_LEN]` of one key head, `values` its `[PAGE_LEN, C]`. Each score is a dot
-/// product in the order of a dense linear, times `scale`. What was summed so far is rescaled once a page; a slot's
-/// weight is added to the slot's chain of the total, and each weighted value in the order of position, by fused
+/// product in the order of a dense linear, times `scale`. What was summed so far is rescaled once a page; the page's
+/// weights are folded in halves and added to the total, each weighted value in the order of position, by fused
 /// multiply-add.
 #[inline(always)]
 pub fn attend_page(
@@ -360,9 +359,7 @@ pub fn attend_page(
     let largest = weigh(&mut weights, slots.clone(), scale, state.largest);
     // The first page has nothing to rescale: e^(−∞ − largest) is 0, and 0 · 0 stays 0.
     let rescale = exp(state.largest - largest);
-    for i in 0..PAGE_LEN {
-        state.totals[i] = state.totals[i] * rescale + weights[i];
-    }
+    state.total = state.total.mul_add(rescale, fold(weights));
     for value in state.values.iter_mut() {
         *value *= rescale;
     }

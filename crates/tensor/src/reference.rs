@@ -348,19 +348,19 @@ impl Device for Reference {
         Ok(Tensor::new(values, w.iter().map(|part| part.shape()[1]).sum()))
     }
 
-    fn combine(&self, onto: &Tensor, y: &Tensor, routing: &Routing) -> Result<Tensor, OpError> {
-        check("combine", "the width", y.width, onto.width)?;
+    fn combine(&self, onto: Tensor, shared: &Tensor, y: &Tensor, routing: &Routing) -> Result<Tensor, OpError> {
+        check("combine", "the width", y.width, shared.width)?;
         check("combine", "the number of sent rows", y.n_rows(), routing.order.len())?;
-        check("combine", "the number of rows", onto.n_rows() * routing.top_k, routing.choices.len())?;
-        let mut values = onto.values.to_vec();
+        check("combine", "the number of rows", shared.n_rows() * routing.top_k, routing.choices.len())?;
+        let mut values = shared.values.to_vec();
         // `order` goes by expert, so each row's lower expert comes first.
         for (y, &i) in y.rows().zip(&routing.order) {
-            let row = i / routing.top_k * onto.width;
-            for (sum, y) in values[row..row + onto.width].iter_mut().zip(y) {
+            let row = i / routing.top_k * shared.width;
+            for (sum, y) in values[row..row + shared.width].iter_mut().zip(y) {
                 *sum += y;
             }
         }
-        Ok(Tensor::new(values, onto.width))
+        self.add(&onto, &Tensor::new(values, shared.width))
     }
 
     fn swiglu(&self, gate_up: &Tensor) -> Result<Tensor, OpError> {

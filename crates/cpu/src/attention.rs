@@ -180,7 +180,14 @@ unsafe fn attend_tile<S: Simd, F: Stored, const N: usize>(
             let before = largest[n];
             largest[n] = math::weigh(&mut weights[n], slots[n].clone(), scale, before);
             rescale[n] = math::exp(before - largest[n]);
-            totals[n] = totals[n].mul_add(rescale[n], math::fold(weights[n]));
+            totals[n] *= rescale[n];
+        }
+        // An invisible slot's weight is 0, and no total is -0, so adding it changes nothing. Slots are the outer loop:
+        // the chains of additions of the queries then run side by side.
+        for i in 0..PAGE_LEN {
+            for n in 0..N {
+                totals[n] += weights[n][i];
+            }
         }
         // SAFETY: as above, and `out` is as long as the queries.
         unsafe { add_values::<S, F, N>(values, &slots, &weights, &rescale, len, out) };

@@ -11,7 +11,7 @@ pub const LANES: usize = 16;
 
 /// Folds the chains of a row sum in halves: 16 to 8 to 4 to 2 to 1.
 #[inline(always)]
-pub fn fold(mut lanes: [f32; LANES]) -> f32 {
+fn fold(mut lanes: [f32; LANES]) -> f32 {
     let mut half = LANES / 2;
     while half > 0 {
         for i in 0..half {
@@ -333,8 +333,7 @@ pub fn choose(logits: &[f32], top_k: usize) -> Vec<crate::Choice> {
 ///
 /// `keys` is the page's `[C, PAGE_LEN]` of one key head, `values` its `[PAGE_LEN, C]`. Each score is a dot
 /// product in the order of a dense linear, times `scale`. What was summed so far is rescaled once a page; the page's
-/// weights are folded in halves and added to the total, each weighted value in the order of position, by fused
-/// multiply-add.
+/// weights are added to the total in the order of position, and so is each weighted value, by fused multiply-add.
 #[inline(always)]
 pub fn attend_page(
     q: &[f32],
@@ -359,7 +358,10 @@ pub fn attend_page(
     let largest = weigh(&mut weights, slots.clone(), scale, state.largest);
     // The first page has nothing to rescale: e^(−∞ − largest) is 0, and 0 · 0 stays 0.
     let rescale = exp(state.largest - largest);
-    state.total = state.total.mul_add(rescale, fold(weights));
+    state.total *= rescale;
+    for weight in &weights[slots.clone()] {
+        state.total += weight;
+    }
     for value in state.values.iter_mut() {
         *value *= rescale;
     }

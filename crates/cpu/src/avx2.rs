@@ -27,6 +27,13 @@ unsafe fn broadcast(x: *const i8) -> __m256i {
     unsafe { _mm256_set1_epi32(x.cast::<i32>().read_unaligned()) }
 }
 
+/// The sums of neighbouring 16-bit integers.
+#[inline(always)]
+unsafe fn widen(pairs: __m256i) -> __m256i {
+    // SAFETY: the caller has the instructions.
+    unsafe { _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)) }
+}
+
 // SAFETY, for all blocks: the trait's contract gives the instructions and the memory behind the pointers.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx2 {
@@ -37,6 +44,7 @@ impl Simd for Avx2 {
     type F32 = __m256;
     type I32 = __m256i;
     type Bytes = __m256i;
+    type Products = __m256i;
 
     #[inline(always)]
     unsafe fn call(work: impl Work) {
@@ -109,6 +117,11 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(x: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn bytes(x: *const u8) -> __m256i {
         unsafe { _mm256_loadu_si256(x.cast()) }
     }
@@ -134,37 +147,38 @@ impl Simd for Avx2 {
         unsafe { _mm256_or_si256(a, b) }
     }
 
+    #[inline(always)]
+    unsafe fn begin() -> __m256i {
+        unsafe { _mm256_setzero_si256() }
+    }
+
     /// `maddubs` multiplies unsigned by signed bytes and adds pairs into 16 bits with saturation. A pair is at most
-    /// 2 · 15 · 127 = 3810 for four bits, of which four add up to 15240, and 2 · 63 · 127 = 16002 for six, of which two
-    /// add up to 32004 < 2¹⁵. For signed bytes the weight's sign moves to the column's integer,
+    /// 2 · 15 · 127 = 3810 for four bits, of which eight add up to 30480 < 2¹⁵, so products of four bits stay in 16 bits
+    /// until [`end`](Self::end). It is 2 · 31 · 127 = 7874 for five, of which four add up to 31496, and 2 · 63 · 127 =
+    /// 16002 for six, of which two add up to 32004. For signed bytes the weight's sign moves to the column's integer,
     /// w · x = |w| · (sign(w) · x), and a pair is at most 2 · 128 · 127 = 32512.
     #[inline(always)]
-    unsafe fn dot4(sum: __m256i, w: [__m256i; 4], x: *const i8, bits: u32) -> __m256i {
+    unsafe fn dot(products: __m256i, w: [__m256i; 4], x: *const i8, bits: u32) -> __m256i {
         unsafe {
-            let mut pairs = [_mm256_setzero_si256(); 4];
-            for i in 0..4 {
+            let pairs = |i: usize| {
                 let x = broadcast(x.add(4 * i));
-                pairs[i] = match bits {
+                match bits {
                     8 => _mm256_maddubs_epi16(_mm256_abs_epi8(w[i]), _mm256_sign_epi8(x, w[i])),
                     _ => _mm256_maddubs_epi16(w[i], x),
-                };
-            }
-            let [a, b, c, d] = pairs;
-            let widen = |pairs| _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+                }
+            };
+            let two = |i: usize| _mm256_add_epi16(pairs(i), pairs(i + 1));
             match bits {
-                4 => {
-                    let pairs = _mm256_add_epi16(_mm256_add_epi16(a, b), _mm256_add_epi16(c, d));
-                    _mm256_add_epi32(sum, widen(pairs))
-                }
-                5 | 6 => {
-                    let (first, second) = (_mm256_add_epi16(a, b), _mm256_add_epi16(c, d));
-                    _mm256_add_epi32(sum, _mm256_add_epi32(widen(first), widen(second)))
-                }
-                _ => {
-                    let (first, second) = (_mm256_add_epi32(widen(a), widen(b)), _mm256_add_epi32(widen(c), widen(d)));
-                    _mm256_add_epi32(sum, _mm256_add_epi32(first, second))
-                }
+                4 => (0..4).fold(products, |sum, i| _mm256_add_epi16(sum, pairs(i))),
+                5 => _mm256_add_epi32(products, widen(_mm256_add_epi16(two(0), two(2)))),
+                6 => _mm256_add_epi32(products, _mm256_add_epi32(widen(two(0)), widen(two(2)))),
+                _ => (0..4).fold(products, |sum, i| _mm256_add_epi32(sum, widen(pairs(i)))),
             }
         }
+    }
+
+    #[inline(always)]
+    unsafe fn end(products: __m256i, start: __m256i, bits: u32) -> __m256i {
+        unsafe { _mm256_add_epi32(if bits == 4 { widen(products) } else { products }, start) }
     }
 }

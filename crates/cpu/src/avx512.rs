@@ -38,6 +38,7 @@ impl Simd for Avx512 {
     type F32 = __m512;
     type I32 = __m512i;
     type Bytes = __m512i;
+    type Products = __m512i;
 
     #[inline(always)]
     unsafe fn call(work: impl Work) {
@@ -110,6 +111,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(x: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn bytes(x: *const u8) -> __m512i {
         unsafe { _mm512_loadu_si512(x.cast()) }
     }
@@ -135,16 +141,26 @@ impl Simd for Avx512 {
         unsafe { _mm512_or_si512(a, b) }
     }
 
+    #[inline(always)]
+    unsafe fn begin() -> __m512i {
+        unsafe { _mm512_setzero_si512() }
+    }
+
     /// `vpdpbusd` takes unsigned weights, so 128 is added to signed ones.
     #[inline(always)]
-    unsafe fn dot4(sum: __m512i, w: [__m512i; 4], x: *const i8, bits: u32) -> __m512i {
+    unsafe fn dot(products: __m512i, w: [__m512i; 4], x: *const i8, bits: u32) -> __m512i {
         unsafe {
-            let mut sum = sum;
+            let mut sum = products;
             for (i, w) in w.into_iter().enumerate() {
                 let w = if bits == 8 { _mm512_xor_si512(w, _mm512_set1_epi8(-128)) } else { w };
                 sum = _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(x.add(4 * i).cast::<i32>().read_unaligned()));
             }
             sum
         }
+    }
+
+    #[inline(always)]
+    unsafe fn end(products: __m512i, start: __m512i, _bits: u32) -> __m512i {
+        unsafe { _mm512_add_epi32(products, start) }
     }
 }

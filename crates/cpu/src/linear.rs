@@ -7,8 +7,11 @@ use crate::matrix::{Layout, Matrix, Part};
 use crate::panel::Panel;
 use crate::pool::{Disjoint, Pool};
 
-/// Rows that one pass over the weights serves. Their eight-bit form stays in the second-level cache.
+/// Rows that go through a strip of weights together. Their eight-bit form stays in the second-level cache.
 const BLOCK: usize = 64;
+/// About as many bytes of weights make a strip, which stays in the second-level cache while all rows go through it: so
+/// no weight is read from memory twice.
+const STRIP_BYTES: usize = 1 << 17;
 /// Row groups times rows that a kernel computes at once.
 const RUN: usize = 64;
 /// Multiply-adds below which another thread is not worth its wake-up.
@@ -61,20 +64,27 @@ pub(crate) fn apply(
         Epilogue::Add { .. } => n_out,
         Epilogue::Swiglu { .. } => n_out / 2,
     };
-    let blocks: Vec<Segment> = x.segments.iter().flat_map(|segment| segment.split(BLOCK)).collect();
-    let n_rows = blocks.first().map_or(0, |block| block.rows.len());
     let job = Job { kernels, w, x, epilogue, width, out: Disjoint::new(out) };
     let n_groups = match epilogue {
         Epilogue::Add { .. } => w.parts().iter().map(Part::n_groups).sum(),
         Epilogue::Swiglu { .. } => width.div_ceil(ROWS),
     };
+    // Four bits an input: the usual format of weights that are not in the cache anyway.
+    let strip = (STRIP_BYTES / (n_in * ROWS / 2).max(1)).max(1);
+    let n_rows = x.segments.iter().map(|segment| segment.rows.len()).min().unwrap_or(0);
     let cost = (n_rows * n_in * ROWS * n_out).checked_div(width).unwrap_or(0).max(1);
-    pool.run(blocks.len() * n_groups, GRAIN.div_ceil(cost), &|range| {
+    pool.run(x.segments.len() * n_groups, GRAIN.div_ceil(cost), &|range| {
         let mut at = range.start;
         while at < range.end {
-            let (block, group) = (&blocks[at / n_groups], at % n_groups);
-            let end = n_groups.min(group + range.end - at);
-            at += job.run(block, group..end);
+            let (segment, first) = (&x.segments[at / n_groups], at % n_groups);
+            let end = n_groups.min(first + strip.min(range.end - at));
+            for block in segment.split(BLOCK) {
+                let mut group = first;
+                while group < end {
+                    group += job.run(&block, group..end);
+                }
+            }
+            at += end - first;
         }
     });
 }

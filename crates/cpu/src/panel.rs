@@ -9,6 +9,9 @@ use crate::arena::Buffer;
 use crate::packing::BLOCK;
 use crate::pool::Disjoint;
 
+/// Sums are stored times 2 to the power of this: by as much, at least, are the integers shifted that they make up for.
+pub(crate) const SUMS_SHIFT: u32 = 3;
+
 /// Rows in eight bits.
 #[derive(Debug, Default)]
 pub(crate) struct Panel {
@@ -24,7 +27,7 @@ pub(crate) struct Panel {
 /// Sums of integers over blocks or half blocks; of half blocks, the first ones of all rows before the second ones.
 #[derive(Debug, Default)]
 struct Sums {
-    /// The exact sums, negated.
+    /// The exact sums, negated and shifted left by [`SUMS_SHIFT`].
     negated: Vec<i32>,
     /// Each sum as f32 times the block's scale.
     scaled: Vec<f32>,

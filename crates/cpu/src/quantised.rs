@@ -10,8 +10,11 @@ use tensor::quant::Kind;
 
 use crate::kernels::{Lanes, ROWS, RowGroups, TILE};
 use crate::packing::{BLOCK, Head, Packing, with_packing};
-use crate::panel::Tile;
+use crate::panel::{SUMS_SHIFT, Tile};
 use crate::simd::{Simd, Work, with_columns};
+
+/// How far ahead of few columns' products weights are asked for, in bytes.
+const PREFETCH: usize = 2048;
 
 /// The products of every row group with every column of `tile`: `out` is `[n_groups][width]`.
 ///
@@ -66,21 +69,29 @@ impl<S: Simd, P: Packing, const N: usize> Work for Columns<'_, S, P, N> {
     unsafe fn run(self) {
         let Self { weights, n_blocks, tile, first, out, .. } = self;
         for (i, out) in out.chunks_exact_mut(tile.width).enumerate() {
-            let group = weights.group(i).as_ptr();
-            for row in (0..ROWS).step_by(S::LANES) {
-                // SAFETY: `check` saw the lengths, and the tile has `N` columns from `first` on.
-                unsafe { columns::<S, P, N>(group, n_blocks, tile, first, row, &mut out[first..first + N]) };
+            let (group, out) = (weights.group(i).as_ptr(), &mut out[first..first + N]);
+            // SAFETY: `check` saw the lengths, and the tile has `N` columns from `first` on.
+            unsafe {
+                // Few columns: both halves of a cache line are used while it is there. Many: one half at a time, so
+                // that its sums stay in registers.
+                if 2 * S::LANES == ROWS && N <= 2 {
+                    columns::<S, P, N, 2>(group, n_blocks, tile, first, 0, out);
+                } else {
+                    for row in (0..ROWS).step_by(S::LANES) {
+                        columns::<S, P, N, 1>(group, n_blocks, tile, first, row, out);
+                    }
+                }
             }
         }
     }
 }
 
-/// The products of `S::LANES` rows of a group, from `row` on, with `N` columns.
+/// The products of `R` vectors of rows of a group, from `row` on, with `N` columns.
 ///
 /// # Safety
 /// Needs the instructions of `S`; lengths are as `check` wants them, and the tile has `N` columns from `first` on.
 #[inline(always)]
-unsafe fn columns<S: Simd, P: Packing, const N: usize>(
+unsafe fn columns<S: Simd, P: Packing, const N: usize, const R: usize>(
     weights: *const u8,
     n_blocks: usize,
     tile: Tile<'_>,
@@ -93,35 +104,39 @@ unsafe fn columns<S: Simd, P: Packing, const N: usize>(
     let shift = if P::BITS == 8 { S::BYTE_SHIFT } else { P::SHIFT };
     // SAFETY: all offsets stay inside of what `check` found; `N` columns are there by this function's contract.
     unsafe {
-        let mut acc = [S::splat(0.0); N];
+        let mut acc = [[S::splat(0.0); N]; R];
         let mut head = weights.add(n_blocks * P::BODY);
         let (mut q, mut scale) = (tile.q.as_ptr().add(first * BLOCK), tile.scale.as_ptr().add(first));
         let (mut sums, mut scaled) = (tile.negated_sums.as_ptr().add(first), tile.scaled_sums.as_ptr().add(first));
         for block in 0..n_blocks {
             let body = weights.add(block * P::BODY);
             let first_group = block % P::Head::BLOCKS * P::GROUPS;
+            if R * S::LANES == ROWS && N <= 2 {
+                for line in (0..P::BODY).step_by(64) {
+                    S::prefetch(body.wrapping_add(PREFETCH + line));
+                }
+            }
             for g in 0..P::GROUPS {
-                let mut products = [S::zero_i32(); N];
-                if shift > 0 {
-                    for n in 0..N {
-                        products[n] = S::splat_i32(sums.add(n), shift);
+                for r in 0..R {
+                    let row = row + r * S::LANES;
+                    let w_scale = P::Head::scale::<S>(head, first_group + g, row);
+                    let mut products = [S::begin(); N];
+                    for half in if P::HALVES { g..g + 1 } else { 0..2 } {
+                        let w = P::pieces::<S>(body, half, row);
+                        for n in 0..N {
+                            products[n] = S::dot(products[n], w, q.add(n * BLOCK + BLOCK / 2 * half), P::BITS);
+                        }
                     }
-                }
-                for half in if P::HALVES { g..g + 1 } else { 0..2 } {
-                    let w = P::pieces::<S>(body, half, row);
                     for n in 0..N {
-                        products[n] = S::dot4(products[n], w, q.add(n * BLOCK + 16 * half), P::BITS);
+                        let start = if shift > 0 { S::splat_i32(sums.add(n), shift - SUMS_SHIFT) } else { S::zero_i32() };
+                        let scale = S::mul(w_scale, S::splat(*scale.add(n)));
+                        acc[r][n] = S::fma(S::to_f32(S::end(products[n], start, P::BITS)), scale, acc[r][n]);
                     }
-                }
-                let w_scale = P::Head::scale::<S>(head, first_group + g, row);
-                for n in 0..N {
-                    let scale = S::mul(w_scale, S::splat(*scale.add(n)));
-                    acc[n] = S::fma(S::to_f32(products[n]), scale, acc[n]);
-                }
-                if P::Head::OFFSETS {
-                    let offset = P::Head::offset::<S>(head, first_group + g, row);
-                    for n in 0..N {
-                        acc[n] = S::fma(offset, S::splat(*scaled.add(n)), acc[n]);
+                    if P::Head::OFFSETS {
+                        let offset = P::Head::offset::<S>(head, first_group + g, row);
+                        for n in 0..N {
+                            acc[r][n] = S::fma(offset, S::splat(*scaled.add(n)), acc[r][n]);
+                        }
                     }
                 }
                 (sums, scaled) = (sums.add(width), scaled.add(width));
@@ -131,8 +146,10 @@ unsafe fn columns<S: Simd, P: Packing, const N: usize>(
                 head = head.add(P::Head::BYTES);
             }
         }
-        for n in 0..N {
-            S::store(acc[n], out[n].as_mut_ptr().add(row));
+        for r in 0..R {
+            for n in 0..N {
+                S::store(acc[r][n], out[n].as_mut_ptr().add(row + r * S::LANES));
+            }
         }
     }
 }

@@ -108,26 +108,30 @@ pub(crate) unsafe fn read<S: Simd>(bytes: &[u8]) {
     }
 }
 
-/// Multiplies eight-bit integers in registers; returns the operations.
+/// Multiplies four-bit by eight-bit integers in registers; returns the operations.
 ///
 /// # Safety
 /// Needs the instructions of `S`.
 #[inline(always)]
 pub(crate) unsafe fn multiply_int8<S: Simd>() -> usize {
-    const CHAINS: usize = 8;
-    let x = std::hint::black_box([1i8; 16 * CHAINS]);
+    const COLUMNS: usize = 4;
+    const BLOCK: usize = 32;
+    let mut x = [1i8; BLOCK * COLUMNS];
     // SAFETY: reads `x` and 64 bytes.
     unsafe {
         let w = [S::bytes(std::hint::black_box([3u8; 64]).as_ptr()); 4];
-        let mut sums = [S::zero_i32(); CHAINS];
+        let mut sums = [S::zero_i32(); COLUMNS];
         for _ in 0..ROUNDS {
+            // Could be other integers each time, for all that the compiler knows.
+            let x = std::hint::black_box(&mut x).as_ptr();
             for (i, sum) in sums.iter_mut().enumerate() {
-                *sum = S::dot4(*sum, w, x.as_ptr().add(16 * i), 4);
+                let first = S::dot(S::begin(), w, x.add(BLOCK * i), 4);
+                *sum = S::end(S::dot(first, w, x.add(BLOCK * i + BLOCK / 2), 4), *sum, 4);
             }
         }
         std::hint::black_box(sums);
     }
-    ROUNDS * CHAINS * 4 * 4 * S::LANES * 2
+    ROUNDS * COLUMNS * BLOCK * S::LANES * 2
 }
 
 /// Multiplies f32 in registers; returns the operations.

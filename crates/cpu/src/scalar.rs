@@ -32,6 +32,7 @@ impl Simd for Scalar {
     type F32 = [f32; ROWS];
     type I32 = [i32; ROWS];
     type Bytes = [[u8; 4]; ROWS];
+    type Products = [i32; ROWS];
 
     #[inline(always)]
     unsafe fn call(work: impl Work) {
@@ -103,6 +104,9 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(_x: *const u8) {}
+
+    #[inline(always)]
     unsafe fn bytes(x: *const u8) -> [[u8; 4]; ROWS] {
         unsafe { x.cast::<[[u8; 4]; ROWS]>().read() }
     }
@@ -129,12 +133,22 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn dot4(sum: [i32; ROWS], w: [[[u8; 4]; ROWS]; 4], x: *const i8, bits: u32) -> [i32; ROWS] {
+    unsafe fn begin() -> [i32; ROWS] {
+        [0; ROWS]
+    }
+
+    #[inline(always)]
+    unsafe fn dot(products: [i32; ROWS], w: [[[u8; 4]; ROWS]; 4], x: *const i8, bits: u32) -> [i32; ROWS] {
         let x = unsafe { x.cast::<[[i8; 4]; 4]>().read() };
         let value = |byte: u8| if bits == 8 { i32::from(byte.cast_signed()) } else { i32::from(byte) };
         std::array::from_fn(|lane| {
             let pairs = w.iter().zip(&x).flat_map(|(w, x)| w[lane].into_iter().zip(*x));
-            pairs.fold(sum[lane], |sum, (w, x)| sum + value(w) * i32::from(x))
+            pairs.fold(products[lane], |sum, (w, x)| sum + value(w) * i32::from(x))
         })
+    }
+
+    #[inline(always)]
+    unsafe fn end(products: [i32; ROWS], start: [i32; ROWS], _bits: u32) -> [i32; ROWS] {
+        both(products, start, |a, b| a + b)
     }
 }

@@ -8,7 +8,7 @@ use tensor::quant::quantise_block;
 use tensor::{Pairing, math};
 
 use crate::packing::BLOCK;
-use crate::panel::TileMut;
+use crate::panel::{SUMS_SHIFT, TileMut};
 
 #[inline(always)]
 pub(crate) fn quantise(x: &[&[f32]], factors: &[f32], tile: TileMut<'_>) {
@@ -23,11 +23,11 @@ pub(crate) fn quantise(x: &[&[f32]], factors: &[f32], tile: TileMut<'_>) {
             tile.scale[at] = scale;
             let (first, second) = q.split_at(BLOCK / 2);
             let sums: [i32; 2] = [first, second].map(|half| half.iter().map(|q| i32::from(*q)).sum());
-            tile.whole.0[at] = -(sums[0] + sums[1]);
+            tile.whole.0[at] = -(sums[0] + sums[1]) << SUMS_SHIFT;
             tile.whole.1[at] = scale * (sums[0] + sums[1]) as f32;
             for (half, sum) in sums.into_iter().enumerate() {
                 let at = (2 * block + half) * width + n;
-                tile.halves.0[at] = -sum;
+                tile.halves.0[at] = -sum << SUMS_SHIFT;
                 tile.halves.1[at] = scale * sum as f32;
             }
         }
@@ -114,11 +114,11 @@ mod tests {
                     let sums = [want.half_sums[2 * block], want.half_sums[2 * block + 1]];
                     let scale = want.scale[block] * factor;
                     assert!(same(whole.scale[at], scale), "{scale}");
-                    assert_eq!(whole.negated_sums[at], -(sums[0] + sums[1]));
+                    assert_eq!(whole.negated_sums[at], -8 * (sums[0] + sums[1]));
                     assert!(same(whole.scaled_sums[at], scale * (sums[0] + sums[1]) as f32));
                     for (half, sum) in sums.into_iter().enumerate() {
                         let at = (2 * block + half) * 3 + n;
-                        assert_eq!(halves.negated_sums[at], -sum);
+                        assert_eq!(halves.negated_sums[at], -8 * sum);
                         assert!(same(halves.scaled_sums[at], scale * sum as f32));
                     }
                 }

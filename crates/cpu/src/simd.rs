@@ -43,7 +43,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     const LANES: usize;
     /// Columns whose sums the registers hold at once, at most [`TILE`](crate::kernels::TILE).
     const COLUMNS: usize;
-    /// [`dot4`](Self::dot4) of signed bytes leaves out 2 to the power of this times the sum of `x`; 0 if it is exact.
+    /// [`dot`](Self::dot) of signed bytes leaves out 2 to the power of this times the sum of `x`; 0 if it is exact.
     const BYTE_SHIFT: u32;
 
     /// A number for each lane.
@@ -52,6 +52,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     type I32: Copy;
     /// Four bytes for each lane.
     type Bytes: Copy;
+    /// A sum of products of bytes for each lane, in whatever form it adds up fastest.
+    type Products: Copy;
 
     /// Does `work` in a function of its own that is compiled for the set. One function for everything that a kernel can
     /// be would take the compiler minutes.
@@ -83,6 +85,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Zero in all lanes.
     unsafe fn zero_i32() -> Self::I32;
 
+    /// Asks for the cache line at `x`, which may lie anywhere.
+    unsafe fn prefetch(x: *const u8);
+
     /// Four bytes for each lane.
     unsafe fn bytes(x: *const u8) -> Self::Bytes;
     /// Shifts left (right if negative) in units that hold two bytes each; bits that cross from one byte into the other
@@ -93,9 +98,14 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// All bits of both.
     unsafe fn or(a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
 
-    /// `sum` plus, in each lane, the products of its 16 bytes of `w` with the 16 integers at `x`.
+    /// No products yet.
+    unsafe fn begin() -> Self::Products;
+    /// Adds, in each lane, the products of its 16 bytes of `w` with the 16 integers at `x`.
     ///
     /// `bits` says what the bytes hold: unsigned integers of 4 to 6 bits, or signed bytes where it is 8. The integers
-    /// at `x` lie in −127…127.
-    unsafe fn dot4(sum: Self::I32, w: [Self::Bytes; 4], x: *const i8, bits: u32) -> Self::I32;
+    /// at `x` lie in −127…127. At most two calls between [`begin`](Self::begin) and [`end`](Self::end), with the same
+    /// `bits`.
+    unsafe fn dot(products: Self::Products, w: [Self::Bytes; 4], x: *const i8, bits: u32) -> Self::Products;
+    /// `start` plus the sum of all products.
+    unsafe fn end(products: Self::Products, start: Self::I32, bits: u32) -> Self::I32;
 }

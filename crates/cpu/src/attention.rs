@@ -208,25 +208,54 @@ unsafe fn scores<S: Simd, F: Stored, const N: usize>(
     out: &mut [[f32; PAGE_LEN]; N],
 ) {
     assert_eq!(keys.len(), PAGE_LEN * F::FORMAT.bytes(len), "a page of keys");
-    for lane in (0..ROWS).step_by(S::LANES) {
-        // SAFETY: inside of the page and of the queries.
-        unsafe {
-            let mut totals = [S::splat(0.0); N];
-            for begin in (0..len).step_by(DENSE_BLOCK) {
-                let mut sums = [S::splat(0.0); N];
-                let scale = F::scales::<S>(keys, len, begin / ACTIVATION_LEN * PAGE_LEN + lane);
-                for c in begin..len.min(begin + DENSE_BLOCK) {
-                    let key = F::load::<S>(keys.as_ptr(), c * PAGE_LEN + lane, scale);
-                    for n in 0..N {
-                        sums[n] = S::fma(S::splat(*q[n].add(c)), key, sums[n]);
-                    }
-                }
+    // SAFETY: inside of the page and of the queries.
+    unsafe {
+        // As many vectors at a time as make a page, up to two, so that they share what is read of the queries.
+        if 2 * S::LANES <= ROWS {
+            for lane in (0..ROWS).step_by(2 * S::LANES) {
+                scores_of_lanes::<S, F, N, 2>(keys.as_ptr(), q, len, lane, out);
+            }
+        } else {
+            scores_of_lanes::<S, F, N, 1>(keys.as_ptr(), q, len, 0, out);
+        }
+    }
+}
+
+/// [`scores`] of `R` vectors of slots from `lane` on.
+#[inline(always)]
+unsafe fn scores_of_lanes<S: Simd, F: Stored, const N: usize, const R: usize>(
+    keys: *const u8,
+    q: [*const f32; N],
+    len: usize,
+    lane: usize,
+    out: &mut [[f32; PAGE_LEN]; N],
+) {
+    // SAFETY: passes on this function's contract.
+    unsafe {
+        let mut totals = [[S::splat(0.0); R]; N];
+        for begin in (0..len).step_by(DENSE_BLOCK) {
+            let mut sums = [[S::splat(0.0); R]; N];
+            let first_scale = begin / ACTIVATION_LEN * PAGE_LEN + lane;
+            let scales: [S::F32; R] = std::array::from_fn(|r| F::scales::<S>(keys, len, first_scale + r * S::LANES));
+            for c in begin..len.min(begin + DENSE_BLOCK) {
+                let key = |r: usize| F::load::<S>(keys, c * PAGE_LEN + lane + r * S::LANES, scales[r]);
+                let keys: [S::F32; R] = std::array::from_fn(key);
                 for n in 0..N {
-                    totals[n] = S::add(totals[n], sums[n]);
+                    let q = S::splat(*q[n].add(c));
+                    for r in 0..R {
+                        sums[n][r] = S::fma(q, keys[r], sums[n][r]);
+                    }
                 }
             }
             for n in 0..N {
-                S::store(totals[n], out[n].as_mut_ptr().add(lane));
+                for r in 0..R {
+                    totals[n][r] = S::add(totals[n][r], sums[n][r]);
+                }
+            }
+        }
+        for n in 0..N {
+            for r in 0..R {
+                S::store(totals[n][r], out[n].as_mut_ptr().add(lane + r * S::LANES));
             }
         }
     }
@@ -243,34 +272,18 @@ unsafe fn add_values<S: Simd, F: Stored, const N: usize>(
     out: &mut [&mut [f32]],
 ) {
     assert_eq!(values.len(), PAGE_LEN * F::FORMAT.bytes(len), "a page of values");
-    let same = slots.iter().all(|other| *other == slots[0]);
     let whole = len - len % S::LANES;
-    for at in (0..whole).step_by(S::LANES) {
+    let mut at = 0;
+    while at < whole {
         // SAFETY: inside of the page and of every output.
         unsafe {
-            let mut sums = [S::splat(0.0); N];
-            for n in 0..N {
-                sums[n] = S::mul(S::load(out[n].as_ptr().add(at)), S::splat(rescale[n]));
-            }
-            if same {
-                for i in slots[0].clone() {
-                    let value = F::value::<S>(values, len, i, at);
-                    for n in 0..N {
-                        sums[n] = S::fma(S::splat(weights[n][i]), value, sums[n]);
-                    }
-                }
+            // Two vectors at a time where there are enough registers share what is read of the weights.
+            if 2 * S::LANES <= ROWS && at + 2 * S::LANES <= whole {
+                values_of_lanes::<S, F, N, 2>(values, slots, weights, rescale, (len, at), out);
+                at += 2 * S::LANES;
             } else {
-                for i in 0..PAGE_LEN {
-                    let value = F::value::<S>(values, len, i, at);
-                    for n in 0..N {
-                        if slots[n].contains(&i) {
-                            sums[n] = S::fma(S::splat(weights[n][i]), value, sums[n]);
-                        }
-                    }
-                }
-            }
-            for n in 0..N {
-                S::store(sums[n], out[n].as_mut_ptr().add(at));
+                values_of_lanes::<S, F, N, 1>(values, slots, weights, rescale, (len, at), out);
+                at += S::LANES;
             }
         }
     }
@@ -285,12 +298,51 @@ unsafe fn add_values<S: Simd, F: Stored, const N: usize>(
     }
 }
 
+/// [`add_values`] of `R` vectors of components from `at` on.
+#[inline(always)]
+unsafe fn values_of_lanes<S: Simd, F: Stored, const N: usize, const R: usize>(
+    values: &[u8],
+    slots: &[Range<usize>; N],
+    weights: &[[f32; PAGE_LEN]; N],
+    rescale: &[f32; N],
+    (len, at): (usize, usize),
+    out: &mut [&mut [f32]],
+) {
+    // SAFETY: passes on this function's contract.
+    unsafe {
+        let mut sums = [[S::splat(0.0); R]; N];
+        for n in 0..N {
+            for r in 0..R {
+                let before = S::load(out[n].as_ptr().add(at + r * S::LANES));
+                sums[n][r] = S::mul(before, S::splat(rescale[n]));
+            }
+        }
+        let same = slots.iter().all(|other| *other == slots[0]);
+        for i in if same { slots[0].clone() } else { 0..PAGE_LEN } {
+            let value: [S::F32; R] = std::array::from_fn(|r| F::value::<S>(values, len, i, at + r * S::LANES));
+            for n in 0..N {
+                if same || slots[n].contains(&i) {
+                    let weight = S::splat(weights[n][i]);
+                    for r in 0..R {
+                        sums[n][r] = S::fma(weight, value[r], sums[n][r]);
+                    }
+                }
+            }
+        }
+        for n in 0..N {
+            for r in 0..R {
+                S::store(sums[n][r], out[n].as_mut_ptr().add(at + r * S::LANES));
+            }
+        }
+    }
+}
+
 /// How pages hold numbers.
 trait Stored {
     const FORMAT: KvFormat;
 
     /// The scales of keys from scale `at` on.
-    unsafe fn scales<S: Simd>(keys: &[u8], len: usize, at: usize) -> S::F32;
+    unsafe fn scales<S: Simd>(keys: *const u8, len: usize, at: usize) -> S::F32;
 
     /// Numbers from number `at` on, times `scale` where the format has scales.
     unsafe fn load<S: Simd>(stored: *const u8, at: usize, scale: S::F32) -> S::F32;
@@ -310,7 +362,7 @@ impl Stored for Singles {
     const FORMAT: KvFormat = KvFormat::F32;
 
     #[inline(always)]
-    unsafe fn scales<S: Simd>(_keys: &[u8], _len: usize, _at: usize) -> S::F32 {
+    unsafe fn scales<S: Simd>(_keys: *const u8, _len: usize, _at: usize) -> S::F32 {
         // SAFETY: reads nothing.
         unsafe { S::splat(1.0) }
     }
@@ -337,7 +389,7 @@ impl Stored for Halves {
     const FORMAT: KvFormat = KvFormat::F16;
 
     #[inline(always)]
-    unsafe fn scales<S: Simd>(_keys: &[u8], _len: usize, _at: usize) -> S::F32 {
+    unsafe fn scales<S: Simd>(_keys: *const u8, _len: usize, _at: usize) -> S::F32 {
         // SAFETY: reads nothing.
         unsafe { S::splat(1.0) }
     }
@@ -373,9 +425,9 @@ impl Stored for Bytes {
     const FORMAT: KvFormat = KvFormat::Q8;
 
     #[inline(always)]
-    unsafe fn scales<S: Simd>(keys: &[u8], len: usize, at: usize) -> S::F32 {
+    unsafe fn scales<S: Simd>(keys: *const u8, len: usize, at: usize) -> S::F32 {
         // SAFETY: the caller's; the scales follow the integers.
-        unsafe { S::load(keys.as_ptr().add(PAGE_LEN * len + 4 * at).cast()) }
+        unsafe { S::load(keys.add(PAGE_LEN * len + 4 * at).cast()) }
     }
 
     #[inline(always)]

@@ -105,6 +105,17 @@ pub fn rotate(pairing: crate::Pairing, head: &mut [f32], cos: &[f32], sin: &[f32
     }
 }
 
+/// `x` rounded to the nearest integer, ties to the even one, as a number and as an integer, for |x| < 2²².
+///
+/// Adding 1.5 · 2²³ leaves no bits below the point, and the integer stands in the lowest bits of the sum. Conversions
+/// with `as` are the same there but saturate, for which instruction sets have no vector instruction.
+#[inline(always)]
+pub(crate) fn round(x: f32) -> (f32, i32) {
+    const SHIFT: f32 = 12_582_912.0;
+    let shifted = x + SHIFT;
+    (shifted - SHIFT, shifted.to_bits().wrapping_sub(SHIFT.to_bits()).cast_signed())
+}
+
 /// eˣ in f32, within 2 units in the last place; 0 below −87.3 and ∞ above 88.7.
 ///
 /// x = n·ln 2 + r with |r| ≤ ln 2 / 2; a polynomial of degree 6 in r (Taylor coefficients suffice: the first one left
@@ -118,7 +129,7 @@ pub fn exp(x: f32) -> f32 {
     // Clamped by comparisons that let a NaN through.
     let x_in = if x < -104.0 { -104.0 } else { x };
     let x_in = if x_in > 89.0 { 89.0 } else { x_in };
-    let n = (x_in * LOG2_E).round_ties_even();
+    let (n, whole) = round(x_in * LOG2_E);
     let r = (-n).mul_add(LN2_LOW, (-n).mul_add(LN2_HIGH, x_in));
     let mut p = 1.0 / 720.0f32;
     p = p.mul_add(r, 1.0 / 120.0);
@@ -127,11 +138,10 @@ pub fn exp(x: f32) -> f32 {
     p = p.mul_add(r, 0.5);
     p = p.mul_add(r, 1.0);
     p = p.mul_add(r, 1.0);
-    // `as` saturates and sends NaN to 0; the product with p keeps the NaN.
-    let n = n as i32;
-    let half = n >> 1;
-    let power = |n: i32| f32::from_bits(((n + 127) << 23) as u32);
-    let y = p * power(half) * power(n - half);
+    // Of a NaN the integer is anything; the product with p keeps the NaN.
+    let half = whole >> 1;
+    let power = |n: i32| f32::from_bits((n.wrapping_add(127) << 23) as u32);
+    let y = p * power(half) * power(whole - half);
     if x < -87.3 { 0.0 } else { y }
 }
 
@@ -288,13 +298,15 @@ impl<'a> Softmax<'a> {
 /// A NaN score replaces the maximum and stays, so that it reaches the output.
 #[inline(always)]
 pub fn weigh(scores: &mut [f32; PAGE_LEN], slots: std::ops::Range<usize>, scale: f32, before: f32) -> f32 {
+    // Comparisons of 32 bits, like the scores, so that both are vectors of as many lanes.
+    let (first, n) = (slots.start as u32, (slots.end - slots.start) as u32);
+    let is_visible: [bool; PAGE_LEN] = std::array::from_fn(|i| (i as u32).wrapping_sub(first) < n);
     let mut most = [f32::NEG_INFINITY; PAGE_LEN];
-    let mut poison = false;
+    let mut poison = 0;
     for i in 0..PAGE_LEN {
-        let is_visible = i >= slots.start && i < slots.end;
-        scores[i] = if is_visible { scores[i] * scale } else { f32::NEG_INFINITY };
+        scores[i] = if is_visible[i] { scores[i] * scale } else { f32::NEG_INFINITY };
         most[i] = scores[i];
-        poison |= scores[i].is_nan();
+        poison |= u32::from(scores[i].is_nan());
     }
     let mut half = PAGE_LEN / 2;
     while half > 0 {
@@ -304,12 +316,11 @@ pub fn weigh(scores: &mut [f32; PAGE_LEN], slots: std::ops::Range<usize>, scale:
         half /= 2;
     }
     let largest = if most[0] > before { most[0] } else { before };
-    let largest = if poison { f32::NAN } else { largest };
+    let largest = if poison != 0 { f32::NAN } else { largest };
     for i in 0..PAGE_LEN {
         // Of an invisible slot the score is −∞, and its weight 0 unless nothing was ever above −∞.
-        let is_visible = i >= slots.start && i < slots.end;
         let weight = exp(scores[i] - largest);
-        scores[i] = if is_visible { weight } else { 0.0 };
+        scores[i] = if is_visible[i] { weight } else { 0.0 };
     }
     largest
 }
@@ -390,6 +401,14 @@ mod tests {
         assert_eq!((exp(-200.0), exp(f32::NEG_INFINITY), exp(0.0)), (0.0, 0.0, 1.0));
         assert_eq!((exp(200.0), exp(f32::INFINITY)), (f32::INFINITY, f32::INFINITY));
         assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn rounding_is_the_librarys() {
+        for i in -300_000..300_000 {
+            let x = i as f32 * 0.125;
+            assert_eq!(round(x), (x.round_ties_even(), x.round_ties_even() as i32), "{x}");
+        }
     }
 
     #[test]

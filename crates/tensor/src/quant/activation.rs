@@ -1,5 +1,7 @@
 //! Activations in eight bits, for products with quantised weights.
 
+use crate::math;
+
 /// Values that share one activation scale.
 pub const ACTIVATION_LEN: usize = 32;
 
@@ -49,9 +51,10 @@ pub fn quantise_block(x: &[f32; ACTIVATION_LEN], q: &mut [i8; ACTIVATION_LEN]) -
     }
     let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
     for (q, &value) in q.iter_mut().zip(x) {
-        // A tiny `largest` makes `inverse` infinite; the clamp keeps the integer in range. `as` saturates and sends
-        // NaN to 0.
-        *q = (value * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
+        // A tiny `largest` makes `inverse` infinite: the clamp keeps the integer in range, and 0 · ∞ is to be 0.
+        let scaled = value * inverse;
+        let scaled = if scaled.is_nan() { 0.0 } else { scaled.clamp(-127.0, 127.0) };
+        *q = math::round(scaled).1 as i8;
     }
     largest / 127.0
 }

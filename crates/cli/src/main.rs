@@ -8,6 +8,7 @@ mod failure;
 mod interrupt;
 mod model;
 mod output;
+mod packed;
 mod repl;
 
 use std::process::ExitCode;

@@ -4,11 +4,12 @@ mod answer;
 mod bench;
 mod chat;
 mod commands;
+mod experts;
 mod failure;
 mod interrupt;
+mod memory;
 mod model;
 mod output;
-mod packed;
 mod repl;
 
 use std::process::ExitCode;

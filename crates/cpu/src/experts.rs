@@ -29,7 +29,7 @@ const N_STAGED: usize = 2;
 
 /// A past use counts half after as many uses as there are units in the cache, times this. Near 0 the unit that was used
 /// last the longest ago would go, near infinity the one used least often; `docs/log.md` compares them.
-const HALF_LIFE: f64 = 4.0;
+const HALF_LIFE: f64 = 1.0;
 
 /// What the cache has done, counted from the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,6 +48,21 @@ pub struct ExpertStats {
     pub cache_bytes: usize,
     /// Whether what stays in memory is locked there, so that the system pages out something else.
     pub is_locked: bool,
+}
+
+impl ExpertStats {
+    /// What was done since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            n_asked: self.n_asked - earlier.n_asked,
+            n_hits: self.n_hits - earlier.n_hits,
+            bytes_read: self.bytes_read - earlier.bytes_read,
+            reading: self.reading.saturating_sub(earlier.reading),
+            waiting: self.waiting.saturating_sub(earlier.waiting),
+            ..*self
+        }
+    }
 }
 
 /// The experts of one map, in their files.

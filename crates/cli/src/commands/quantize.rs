@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use llama::{PackError, PackedPlan};
 
 use crate::failure::usage;
 use crate::interrupt::{INTERRUPTED, Watch};
 use crate::model;
 use crate::output::{byte_bar, line};
-use crate::packed::Plan;
 
 /// Write a model in another format
 ///
@@ -51,11 +51,15 @@ impl Quantize {
         if !self.force && std::fs::symlink_metadata(&self.output).is_ok() {
             return Err(usage(format!("{} exists", self.output.display()), "--force overwrites it"));
         }
-        let plan = Plan::new(&self.output, &checkpoint)?;
+        let plan = PackedPlan::new(&self.output, &checkpoint).map_err(refused)?;
         let (bytes, (n_tensors, n_packed)) = (plan.file_bytes(), plan.n_tensors());
         let bar = byte_bar("writing", bytes);
         let dev = self.device.open();
-        let done = plan.write(&self.output, &dev, &Watch::begin(), &mut |n| bar.inc(n as u64))?;
+        let (watch, pack) = (Watch::begin(), |source: &_, matrix| dev.pack(source, matrix));
+        let done = plan.write(&self.output, &pack, &mut |n| {
+            bar.inc(n as u64);
+            !watch.is_interrupted()
+        })?;
         bar.finish_and_clear();
         if !done {
             return Ok(ExitCode::from(INTERRUPTED));
@@ -63,4 +67,14 @@ impl Quantize {
         line(&format!("{}: {bytes} bytes, {n_packed} of {n_tensors} tensors packed", self.output.display()))?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// A refusal with its way out.
+fn refused(error: PackError) -> anyhow::Error {
+    let hint = match error {
+        PackError::NotGguf(_) => "write a GGUF file first: puna quantize IN OUT.gguf --to q8_0",
+        PackError::Packed(_) => "name the GGUF file that it was made of",
+        PackError::Format(_) | PackError::Op(_) => return error.into(),
+    };
+    usage(error.to_string(), hint)
 }

@@ -1,15 +1,10 @@
 //! Writing packed files: a GGUF model's weights as the kernels read them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
-use cpu::Cpu;
 use formats::gguf::{LAYOUT_KEY, Layout, ROWS_KEY, Value, Writer};
-use formats::{Checkpoint, DType, Kind, Tensor, TensorInfo};
-use tensor::{Orientation, WeightSource, packed};
-
-use crate::failure::usage;
-use crate::interrupt::Watch;
+use formats::{Checkpoint, DType, FormatError, Kind, Tensor, TensorInfo};
+use tensor::{Bytes, OpError, Orientation, WeightSource, packed};
 
 /// Bytes that a part of a file is aligned to. More than kernels ask for: whole blocks of a disk, so that direct reads of
 /// experts begin where they do.
@@ -21,25 +16,45 @@ const EMBEDDINGS: &str = "token_embd.weight";
 /// The map to logits; models without one use the embeddings.
 const OUTPUT: &str = "output.weight";
 
-/// What a packed file is made of: each tensor's new name and type.
-pub struct Plan<'a> {
+/// Why a packed file is not written.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// Only GGUF models are packed.
+    #[error("{} is no GGUF file", .0.display())]
+    NotGguf(PathBuf),
+    /// The model is a packed file.
+    #[error("{} is packed already", .0.display())]
+    Packed(PathBuf),
+    /// A file could not be written.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// The device refused a weight.
+    #[error(transparent)]
+    Op(#[from] OpError),
+}
+
+/// A packed file before it is written: each tensor's name, type and source.
+pub struct PackedPlan<'a> {
     tensors: Vec<(&'a str, DType, &'a Tensor)>,
     layout: Layout,
 }
 
-impl<'a> Plan<'a> {
-    /// Plans `path`, made of `checkpoint`. Nothing is written yet.
+/// Makes row groups of one matrix of a weight.
+pub type Pack<'a> = dyn Fn(&WeightSource, usize) -> Result<Bytes, OpError> + 'a;
+
+impl<'a> PackedPlan<'a> {
+    /// Plans `path`, made of `checkpoint`: metadata is copied, linear maps are packed, embeddings stay row by row, and a
+    /// model whose embeddings are its output map too gets that as a packed tensor of its own. A projector is not part of
+    /// it.
     ///
     /// # Errors
-    /// Exit code 2 if it is no GGUF model or packed already.
-    pub fn new(path: &Path, checkpoint: &'a Checkpoint) -> Result<Self> {
+    /// [`PackError`] if `checkpoint` is no GGUF model, or packed already.
+    pub fn new(path: &Path, checkpoint: &'a Checkpoint) -> Result<Self, PackError> {
         let Kind::Gguf(source) = &checkpoint.kind else {
-            let message = format!("{} is no GGUF file", checkpoint.path.display());
-            return Err(usage(message, "write a GGUF file first: puna quantize IN OUT.gguf --to q8_0"));
+            return Err(PackError::NotGguf(checkpoint.path.clone()));
         };
         if source.get(LAYOUT_KEY).is_some() {
-            let message = format!("{} is packed already", checkpoint.path.display());
-            return Err(usage(message, "name the GGUF file that it was made of"));
+            return Err(PackError::Packed(checkpoint.path.clone()));
         }
         // What is said anew here, and how the source was cut into files.
         let own = |key: &str| key == "general.alignment" || key.starts_with("split.");
@@ -47,7 +62,7 @@ impl<'a> Plan<'a> {
             source.iter().filter(|(key, _)| !own(key)).map(|(key, value)| (key, value.clone())).collect();
         metadata.push(("general.alignment", Value::U32(ALIGNMENT)));
         metadata.push((LAYOUT_KEY, Value::U32(packed::VERSION)));
-        metadata.push((ROWS_KEY, Value::U32(u32::try_from(packed::ROWS)?)));
+        metadata.push((ROWS_KEY, Value::U32(packed::ROWS as u32)));
         let mut tensors = Vec::new();
         for (name, tensor) in &checkpoint.tensors {
             tensors.push((name.as_str(), if name == EMBEDDINGS { tensor.dtype } else { packed_type(tensor) }, tensor));
@@ -73,30 +88,35 @@ impl<'a> Plan<'a> {
         (self.tensors.len(), n_packed)
     }
 
-    /// Writes the file, telling `progress` the bytes of every piece; `false` if `watch` saw an interruption, and then no
-    /// file is left.
+    /// Writes the file. `pack` makes row groups; `progress` is told the bytes of every piece, and if it answers `false`
+    /// the file is given up. Whether it was written.
     ///
     /// # Errors
-    /// If the file can not be written.
-    pub fn write(self, path: &Path, dev: &Cpu, watch: &Watch, progress: &mut dyn FnMut(usize)) -> Result<bool> {
+    /// [`PackError`] if the file can not be written or a weight not packed.
+    pub fn write(
+        self,
+        path: &Path,
+        pack: &Pack<'_>,
+        progress: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<bool, PackError> {
         let mut file = Writer::create(path, self.layout)?;
-        for (name, dtype, tensor) in self.tensors {
-            let DType::Packed(format) = dtype else {
+        for (_, dtype, tensor) in self.tensors {
+            let (DType::Packed(format), [matrices @ .., n_out, n_in]) = (dtype, tensor.shape.as_slice()) else {
                 file.write(&tensor.bytes)?;
-                progress(tensor.bytes.len());
+                if !progress(tensor.bytes.len()) {
+                    return Ok(false);
+                }
                 continue;
             };
-            let [matrices @ .., n_out, n_in] = tensor.shape.as_slice() else { bail!("{name} has no outputs") };
             let n_matrices = matrices.iter().product();
             let shape = [n_matrices, *n_out, *n_in];
             let source = WeightSource::new(tensor.bytes.clone(), format, Orientation::OutIn, shape)?;
             for matrix in 0..n_matrices {
-                if watch.is_interrupted() {
+                let packed = pack(&source, matrix)?;
+                file.write(&packed)?;
+                if !progress(packed.len()) {
                     return Ok(false);
                 }
-                let packed = dev.pack(&source, matrix)?;
-                file.write(&packed)?;
-                progress(packed.len());
             }
         }
         file.finish()?;

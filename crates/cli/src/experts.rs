@@ -182,7 +182,8 @@ fn in_memory(tensor: &Tensor) -> u64 {
 
 /// Bytes of activations that one row of a step takes at most: the residual stream and its normalised form, queries, keys
 /// and values before and after they are turned, the feed-forward networks' inner rows and outputs, and all of the inputs
-/// of maps in eight bits.
+/// of maps in eight bits. Twice, for buffers that wait for their next use: measured, 512 rows of Scout's width took 0.71 MB
+/// each, where 0.38 are alive at a time.
 fn row_bytes(checkpoint: &Checkpoint) -> usize {
     let text = &checkpoint.config.text;
     let (width, heads) = (text.hidden_size, (text.n_heads + 2 * text.n_kv_heads) * text.head_len);
@@ -190,7 +191,7 @@ fn row_bytes(checkpoint: &Checkpoint) -> usize {
         Ffn::Dense { width } => width,
         Ffn::Moe { width: routed, top_k, shared_width, .. } => shared_width + top_k * (routed + width),
     });
-    4 * (6 * width + 3 * heads + 2 * inner.max().unwrap_or(0))
+    2 * 4 * (6 * width + 3 * heads + 2 * inner.max().unwrap_or(0))
 }
 
 /// What the cache did, as JSON.

@@ -1,4 +1,4 @@
-//! Any bytes are a GGUF file or an error; what is accepted has the sizes that it claims, and its values can be read.
+//! Any bytes are a GGUF or packed file or an error; what is accepted has the sizes that it claims, and its values can be read.
 #![no_main]
 
 use std::path::Path;
@@ -7,7 +7,20 @@ use formats::gguf::Value;
 use formats::{Gguf, ModelConfig, config::VisionConfig};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    let bytes = tensor::Bytes::from(data.to_vec());
+    parse(data.to_vec());
+    // The other kind of file with the same content.
+    let magic: Option<&[u8]> = match data.first_chunk() {
+        Some(b"GGUF") => Some(b"PUNA"),
+        Some(b"PUNA") => Some(b"GGUF"),
+        _ => None,
+    };
+    if let Some(magic) = magic {
+        parse([magic, &data[4..]].concat());
+    }
+});
+
+fn parse(data: Vec<u8>) {
+    let bytes = tensor::Bytes::from(data);
     let Ok(gguf) = Gguf::parse(Path::new("fuzz.gguf"), &bytes) else { return };
     for tensor in &gguf.tensors {
         assert_eq!(tensor.dtype.size_bytes(&tensor.shape), Some(tensor.bytes.len()), "{}", tensor.name);
@@ -23,4 +36,4 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         config.parameters();
     }
     let _ = VisionConfig::from_gguf(&gguf);
-});
+}

@@ -4,12 +4,14 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use cpu::{Cpu, ExpertStats};
 use engine::media::{Grid, TileConfig, decode, preprocess};
 use engine::{CachePlan, Content, EncodedImage, Engine, Event, Finished, Known, Limits, Request, Sequence};
 use formats::GenerationConfig;
 use tensor::Device;
 use tokenizer::{ChatFormat, ImageIds, Message, Part, Piece, Role, Tokenizer, encode_segments};
 
+use crate::experts::{ExpertArguments, warn_unlocked};
 use crate::failure::usage;
 use crate::model::{self, CacheArguments};
 
@@ -28,9 +30,14 @@ pub struct Chat<D: Device> {
     sequence: Sequence<D::Tensor>,
 }
 
-impl<D: Device> Chat<D> {
-    /// Loads the model at `path` onto `dev`, with the room that `cache` asks for.
-    pub fn open(path: &Path, mmproj: Option<&Path>, dev: D, cache: CacheArguments) -> Result<Self> {
+impl Chat<Cpu> {
+    /// Loads the model at `path` onto `dev`, with the room that `cache` asks for and experts where `experts` says.
+    pub fn open(
+        path: &Path,
+        mmproj: Option<&Path>,
+        dev: Cpu,
+        (cache, experts): (CacheArguments, ExpertArguments),
+    ) -> Result<Self> {
         let checkpoint = model::open_checkpoint(path, mmproj)?;
         if checkpoint.tensors.is_empty() {
             let message = format!("{} holds no weights, a config alone", path.display());
@@ -43,11 +50,15 @@ impl<D: Device> Chat<D> {
         let kv = cache.kv(context);
         let end_tokens = model::end_tokens(&checkpoint, &tokenizer);
         let (image_ids, tiles) = model::image_settings(&checkpoint, &tokenizer)?.unzip();
+        let placement = experts.place(&checkpoint, context, kv)?;
+        let dev = placement.apply(dev);
         let loaded = model::load(&dev, &checkpoint)?;
-        model::check_memory(CachePlan::new(&loaded, context, kv)?.bytes, context)?;
+        warn_unlocked(dev.expert_stats());
+        let rows = placement.step_rows;
+        model::check_memory(CachePlan::with_step_rows(&loaded, context, kv, rows)?.bytes, context)?;
         Ok(Self {
             name: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
-            engine: Engine::new(dev, loaded, context, kv)?,
+            engine: Engine::with_step_rows(dev, loaded, context, kv, rows)?,
             tokenizer,
             format,
             generation: checkpoint.generation.clone(),
@@ -60,6 +71,13 @@ impl<D: Device> Chat<D> {
         })
     }
 
+    /// What the cache of experts has done, if there is one.
+    pub fn expert_stats(&self) -> Option<ExpertStats> {
+        self.engine.device().expert_stats()
+    }
+}
+
+impl<D: Device> Chat<D> {
     /// The model's file or folder name.
     pub fn name(&self) -> &str {
         &self.name

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use engine::EngineError;
 use formats::FormatError;
+use formats::gguf::{LAYOUT_KEY, ROWS_KEY};
 use llama::LlamaError;
+use tensor::ReadError;
 use tokenizer::{ChatError, TokenizerError};
 
 /// The operation failed.
@@ -125,6 +127,9 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
                 }
                 FormatError::Io { .. } => "check the path and its permissions",
                 FormatError::Corrupt { .. } => DAMAGED,
+                FormatError::Unsupported { field, .. } if field == LAYOUT_KEY || field == ROWS_KEY => {
+                    "pack the model again: puna quantize MODEL.gguf OUT.puna --to packed"
+                }
                 FormatError::Unsupported { .. } | FormatError::Missing { .. } => {
                     "a model is a GGUF file, or a folder with config.json and its .safetensors files"
                 }
@@ -141,6 +146,9 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
         }
         if let Some(ChatError::Template { .. } | ChatError::MissingControl { .. }) = cause.downcast_ref() {
             return Some("--raw continues a prompt without the chat format");
+        }
+        if let Some(ReadError { .. }) = cause.downcast_ref() {
+            return Some("the model's file has to stay as it is while it is in use: check the file and its disk");
         }
         if let Some(LlamaError::Missing { .. } | LlamaError::Weight { .. }) = cause.downcast_ref() {
             return Some("config and weights do not belong together, or a file is missing: fetch the model again");

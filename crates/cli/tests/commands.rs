@@ -224,3 +224,35 @@ fn no_command_has_more_than_25_flags() {
     assert!(ok(&["--help"], "").lines().count() <= 24);
     assert!(ok(&["completions", "bash"], "").contains("complete"));
 }
+
+#[test]
+fn a_cache_of_experts_changes_no_answer_and_is_reported() {
+    let flags = ["run", "-m", model(), "--temp", "0", "--max-tokens", "12", "Hello"];
+    let want = ok(&flags, "");
+    let output = puna(&[&flags[..], &["--expert-cache", "100K", "--stats"]].concat(), "");
+    assert_eq!(String::from_utf8(output.stdout).expect("UTF-8"), want);
+    let errors = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(errors.contains("experts: ") && errors.contains("the cache holds "), "{errors}");
+    assert!(errors.contains("of its own"), "{errors}");
+    let one = refused(&[&flags[..], &["--expert-cache", "1K"]].concat(), 2);
+    assert!(one.contains("1024 holds no expert") && one.contains("hint:  give at least --expert-cache "), "{one}");
+    let no_size = refused(&[&flags[..], &["--expert-cache", "much"]].concat(), 2);
+    assert!(no_size.contains("\"much\" is no size, such as 2G"), "{no_size}");
+    let dense = toy("llama").display().to_string();
+    let none = refused(&["bench", "-m", &dense, "--expert-cache", "1G"], 2);
+    assert!(none.contains("no routed experts"), "{none}");
+}
+
+#[test]
+fn only_gguf_models_are_packed_and_nothing_is_overwritten() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let not_gguf = refused(&["quantize", model(), &path("out.puna"), "--to", "packed"], 2);
+    assert!(not_gguf.contains("is no GGUF file") && not_gguf.contains("hint:  write a GGUF file first"), "{not_gguf}");
+    let name = refused(&["quantize", model(), &path("out.gguf"), "--to", "packed"], 2);
+    assert!(name.contains("does not end in .puna"), "{name}");
+    std::fs::write(path("out.puna"), "mine").expect("a file");
+    let exists = refused(&["quantize", model(), &path("out.puna"), "--to", "packed"], 2);
+    assert!(exists.contains("exists") && exists.contains("--force"), "{exists}");
+    assert_eq!(std::fs::read(path("out.puna")).expect("still there"), b"mine");
+}

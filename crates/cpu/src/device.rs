@@ -4,17 +4,18 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
 
-use tensor::{Choice, Device, KvFormat, OpError, Orientation, PAGE_LEN, Rotation, RowKeys, WeightSource};
+use tensor::{Bytes, Choice, Device, KvFormat, OpError, Orientation, PAGE_LEN, Rotation, RowKeys, WeightSource};
 
 use crate::arena::{Arena, Lease};
 use crate::attention;
+use crate::experts::{ExpertStats, Experts};
 use crate::isa::{self, Isa};
 use crate::kernels::{Kernels, TILE};
 use crate::linear::{self, Epilogue, Input, Segment};
 use crate::panel::Panel;
 use crate::pool::Pool;
 use crate::values::Values;
-use crate::{Matrix, Pages, Routing, Table, Tensor, Vector};
+use crate::{Matrix, Pages, Routing, Table, Tensor, Vector, matrix};
 
 /// Values of cheap elementwise work below which another thread is not worth its wake-up.
 const GRAIN: usize = 1 << 13;
@@ -35,6 +36,8 @@ pub struct Cpu {
     isa: Isa,
     numbers: Arc<Arena<Vec<f32>>>,
     panels: Arc<Arena<Panel>>,
+    /// Where experts go that stay in their files.
+    experts: Option<Experts>,
 }
 
 impl Cpu {
@@ -43,7 +46,29 @@ impl Cpu {
         let available = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let (isa, kernels) = isa::choose(options.isa);
         let pool = Pool::new(options.threads.unwrap_or_else(available));
-        Self { pool, kernels, isa, numbers: Arc::default(), panels: Arc::default() }
+        Self { pool, kernels, isa, numbers: Arc::default(), panels: Arc::default(), experts: None }
+    }
+
+    /// The device with a cache of experts: maps of several matrices that it is given from now on stay in their files,
+    /// and what rows go through is read into at most `limit_bytes`, but room for one expert of each map at least. All
+    /// other weights are copied to memory and locked there where the system allows it, so that files can be shortened
+    /// or lost while the model is in use without more than an error.
+    #[must_use]
+    pub fn with_expert_cache(self, limit_bytes: usize) -> Self {
+        Self { experts: Some(Experts::new(limit_bytes)), ..self }
+    }
+
+    /// What the cache of experts has done, if there is one.
+    pub fn expert_stats(&self) -> Option<ExpertStats> {
+        self.experts.as_ref().map(Experts::stats)
+    }
+
+    /// Matrix `matrix` of `source` as [`tensor::packed`] row groups, for a file that holds them.
+    ///
+    /// # Errors
+    /// [`OpError::Index`] if there is no such matrix; [`OpError::Shape`] as in [`Device::matrix`].
+    pub fn pack(&self, source: &WeightSource, matrix: usize) -> Result<Bytes, OpError> {
+        matrix::pack(&self.pool, source, matrix)
     }
 
     /// The instruction set in use.
@@ -103,14 +128,27 @@ impl Cpu {
     ) -> Result<Tensor, OpError> {
         let [n_matrices, _, n_in] = w.shape();
         check(op, "the input's width", x.width(), n_in)?;
-        if n_matrices == 0 {
-            return Err(OpError::shape(op, "the map holds no matrix"));
+        if n_matrices == 0 || w.streamed().is_some() {
+            return Err(OpError::shape(op, "the map holds no matrix, or experts alone"));
         }
         let segments = [Segment { matrix: 0, rows: 0..x.n_rows() }];
         let panel = w.is_quantised().then(|| x.panel(|| self.quantise(&segments, x.width(), |i| (x.row(i), 1.0))));
         linear::apply(self.engine(), w, Input { values: x.values(), panel, segments: &segments }, epilogue, &mut out);
         let width = out.len().checked_div(x.n_rows()).unwrap_or(w.shape()[1]);
         Ok(Tensor::new(out, width))
+    }
+
+    /// Rows grouped by expert through the experts of `w`, into `out`, wherever the experts are.
+    fn experts_into(&self, w: &Matrix, x: Input<'_>, epilogue: Epilogue<'_>, out: &mut [f32]) -> Result<(), OpError> {
+        match (w.streamed(), &self.experts) {
+            (None, _) => linear::apply(self.engine(), w, x, epilogue, out),
+            (Some(map), Some(experts)) => experts.each(&self.pool, map, x.segments, |segment, expert| {
+                let segments = [Segment { matrix: 0, rows: segment.rows.clone() }];
+                linear::apply(self.engine(), expert, Input { segments: &segments, ..x }, epilogue, out);
+            })?,
+            (Some(_), None) => return Err(OpError::shape("experts", "another device keeps the experts of this map")),
+        }
+        Ok(())
     }
 
     /// The rows of `segments` in eight bits. `row` gives a row and the factor of its scales.
@@ -159,15 +197,18 @@ impl Device for Cpu {
     type Routing = Routing;
 
     fn matrix(&self, parts: &[WeightSource]) -> Result<Matrix, OpError> {
-        Matrix::pack(&self.pool, parts)
+        Matrix::new(&self.pool, self.experts.as_ref(), parts)
     }
 
     fn table(&self, source: &WeightSource) -> Result<Table, OpError> {
         check("table", "the number of matrices", source.shape()[0], 1)?;
-        if source.orientation() == Orientation::InOut {
-            return Err(OpError::shape("table", "it is stored input-major"));
+        if source.orientation() != Orientation::OutIn {
+            return Err(OpError::shape("table", "it is not stored row by row"));
         }
-        Ok(Table(source.clone()))
+        match &self.experts {
+            None => Ok(Table(source.clone())),
+            Some(experts) => Ok(Table(experts.held(source)?)),
+        }
     }
 
     fn vector(&self, values: &[f32]) -> Vector {
@@ -335,6 +376,12 @@ impl Device for Cpu {
         Ok(Routing::new(logits, top_k))
     }
 
+    fn expect(&self, routing: &Routing, maps: &[&Matrix]) {
+        if let Some(experts) = &self.experts {
+            experts.expect(maps.iter().filter_map(|map| map.streamed()), &routing.segments);
+        }
+    }
+
     fn choices(&self, routing: &Routing) -> Vec<Choice> {
         routing.choices.clone()
     }
@@ -360,11 +407,11 @@ impl Device for Cpu {
         let input = Input { values, panel: panel.as_deref(), segments: &routing.segments };
         if linear::pairs_up(w) {
             let mut out = self.values(n_sent * n_out / 2);
-            linear::apply(self.engine(), w, input, Epilogue::Swiglu { bias: None }, &mut out);
+            self.experts_into(w, input, Epilogue::Swiglu { bias: None }, &mut out)?;
             return Ok(Tensor::new(out, n_out / 2));
         }
         let mut out = self.values(n_sent * n_out);
-        linear::apply(self.engine(), w, input, Epilogue::Add { bias: None, onto: false }, &mut out);
+        self.experts_into(w, input, Epilogue::Add { bias: None, onto: false }, &mut out)?;
         self.swiglu(&Tensor::new(out, n_out))
     }
 
@@ -376,7 +423,7 @@ impl Device for Cpu {
         let panel = w.is_quantised().then(|| self.quantise(&routing.segments, n_in, |sent| (x.row(sent), 1.0)));
         let input = Input { values: x.values(), panel: panel.as_deref(), segments: &routing.segments };
         let mut out = self.values(x.n_rows() * n_out);
-        linear::apply(self.engine(), w, input, Epilogue::Add { bias: None, onto: false }, &mut out);
+        self.experts_into(w, input, Epilogue::Add { bias: None, onto: false }, &mut out)?;
         Ok(Tensor::new(out, n_out))
     }
 

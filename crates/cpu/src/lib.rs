@@ -19,6 +19,7 @@ mod avx2;
 mod avx512;
 mod dense;
 mod device;
+mod experts;
 mod isa;
 mod kernels;
 mod linear;
@@ -37,6 +38,7 @@ mod simd;
 mod values;
 
 pub use device::{Cpu, CpuOptions};
+pub use experts::ExpertStats;
 pub use isa::Isa;
 pub use matrix::Matrix;
 pub use pages::Pages;

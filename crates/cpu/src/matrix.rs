@@ -1,34 +1,63 @@
-//! Packed linear maps.
+//! Packed linear maps, wherever their bytes are.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use tensor::quant::{ACTIVATION_LEN, Kind};
-use tensor::{Format, OpError, WeightSource};
+use tensor::{Bytes, Format, OpError, Orientation, WeightSource, packed};
 
 use crate::aligned::{Aligned, LINE};
+use crate::experts::{Expert, Experts, Streamed};
 use crate::kernels::{Dense, ROWS, RowGroups};
+use crate::pack::{Job, Stored};
+use crate::packing;
 use crate::pool::Pool;
-use crate::{pack, packing};
+
+const _: () = assert!(ROWS == packed::ROWS);
+
+/// Bytes of rows that are read from a file at a time, on their way to being packed.
+const PIECE: usize = 16 << 20;
 
 /// A linear map, or one for each expert, packed in groups of `ROWS` output rows.
 #[derive(Debug)]
 pub struct Matrix {
     parts: Vec<Part>,
     shape: [usize; 3],
+    /// Set if the matrices stay in their file until rows go through them.
+    streamed: Option<Arc<Streamed>>,
 }
 
 /// Rows of one format.
 #[derive(Debug)]
 pub(crate) struct Part {
-    layout: Layout,
-    n_out: usize,
-    first_out: usize,
-    /// Row groups of one matrix.
-    n_groups: usize,
+    groups: Groups,
+    store: Store,
+}
+
+/// The row groups of one matrix.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Groups {
+    pub(crate) layout: Layout,
+    pub(crate) n_out: usize,
+    pub(crate) first_out: usize,
+    pub(crate) n_groups: usize,
     /// Bytes of a row group that are weights.
-    group_bytes: usize,
-    /// All row groups, each at the start of a cache line.
-    bytes: Aligned,
+    pub(crate) group_bytes: usize,
+    /// Bytes of all row groups, each at the start of a cache line.
+    pub(crate) matrix_bytes: usize,
+}
+
+/// Where row groups are.
+#[derive(Debug)]
+pub(crate) enum Store {
+    /// In memory of our own.
+    Owned(Aligned),
+    /// In a mapped file that holds them packed.
+    Mapped(Bytes),
+    /// In a slot of the cache of experts, from an offset on.
+    Cached(Arc<Expert>, usize),
+    /// In a file, until rows go through them.
+    Away,
 }
 
 /// How a row group is laid out.
@@ -56,24 +85,71 @@ impl Layout {
     }
 }
 
-impl Matrix {
-    /// Packs the rows of `sources`, one under the other, on all threads of `pool`.
+impl Groups {
+    /// Of one matrix of `source`, whose first output is number `first_out` of the map.
     ///
     /// # Errors
-    /// [`OpError::Shape`] if the sources disagree, a quantised row is no multiple of 32 long or the size overflows.
-    pub(crate) fn pack(pool: &Pool, sources: &[WeightSource]) -> Result<Self, OpError> {
+    /// [`OpError::Shape`] if a quantised row is no multiple of 32 long or the size overflows.
+    pub(crate) fn of(source: &WeightSource, first_out: usize) -> Result<Self, OpError> {
+        let [n_matrices, n_out, n_in] = source.shape();
+        if matches!(source.format(), Format::Block(_)) && !n_in.is_multiple_of(ACTIVATION_LEN) {
+            return Err(OpError::shape("matrix", format!("{n_in} inputs are no multiple of {ACTIVATION_LEN}")));
+        }
+        let too_large = || OpError::shape("matrix", format!("[{n_matrices}, {n_out}, {n_in}] is too large to pack"));
+        let (layout, n_groups) = (Layout::of(source.format()), n_out.div_ceil(ROWS));
+        let group_bytes = layout.group_bytes(n_in).ok_or_else(too_large)?;
+        let stride = group_bytes.checked_next_multiple_of(LINE).ok_or_else(too_large)?;
+        let matrix_bytes = stride.checked_mul(n_groups).ok_or_else(too_large)?;
+        matrix_bytes.checked_mul(n_matrices).ok_or_else(too_large)?;
+        Ok(Self { layout, n_out, first_out, n_groups, group_bytes, matrix_bytes })
+    }
+
+    /// Bytes from one row group to the next.
+    pub(crate) fn stride(&self) -> usize {
+        self.group_bytes.next_multiple_of(LINE)
+    }
+}
+
+impl Matrix {
+    /// Packs the rows of `sources`, one under the other, on all threads of `pool`, or takes them as they are if they are
+    /// packed. With a cache of experts, experts stay where they are, and everything else is read, not mapped.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if the sources disagree, a quantised row is no multiple of 32 long or the size overflows;
+    /// [`OpError::Read`].
+    pub(crate) fn new(pool: &Pool, experts: Option<&Experts>, sources: &[WeightSource]) -> Result<Self, OpError> {
         let [n_matrices, _, n_in] = sources.first().map_or([0; 3], WeightSource::shape);
-        let (mut parts, mut n_out) = (Vec::with_capacity(sources.len()), 0);
+        let (mut groups, mut n_out) = (Vec::with_capacity(sources.len()), 0);
         for source in sources {
             let [part_matrices, part_out, part_in] = source.shape();
             if [part_matrices, part_in] != [n_matrices, n_in] {
                 let what = format!("{part_matrices} of {part_in} inputs under {n_matrices} of {n_in}");
                 return Err(OpError::shape("matrix", what));
             }
-            parts.push(Part::pack(pool, source, n_out)?);
+            groups.push(Groups::of(source, n_out)?);
             n_out += part_out;
         }
-        Ok(Self { parts, shape: [n_matrices, n_out, n_in] })
+        let shape = [n_matrices, n_out, n_in];
+        if let Some(experts) = experts.filter(|_| n_matrices > 1) {
+            let parts = groups.iter().map(|groups| Part { groups: *groups, store: Store::Away }).collect();
+            let streamed = experts.register(sources.iter().cloned().zip(groups).collect());
+            return Ok(Self { parts, shape, streamed: Some(streamed) });
+        }
+        let store = |source, groups: &Groups| match experts {
+            Some(experts) => Ok(Store::Owned(experts.locked(read(pool, source, groups)?))),
+            None => in_memory(pool, source, groups),
+        };
+        let parts = sources.iter().zip(groups);
+        let parts = parts.map(|(source, groups)| Ok(Part { groups, store: store(source, &groups)? }));
+        Ok(Self { parts: parts.collect::<Result<_, OpError>>()?, shape, streamed: None })
+    }
+
+    /// One matrix of which every part is in `expert`.
+    pub(crate) fn of_expert(parts: impl Iterator<Item = (Groups, usize)>, n_in: usize, expert: &Arc<Expert>) -> Self {
+        let part = |(groups, begin)| Part { groups, store: Store::Cached(Arc::clone(expert), begin) };
+        let parts: Vec<Part> = parts.map(part).collect();
+        let n_out = parts.iter().map(|part| part.groups.n_out).sum();
+        Self { parts, shape: [1, n_out, n_in], streamed: None }
     }
 
     /// Matrices, outputs of each, inputs of each.
@@ -85,82 +161,145 @@ impl Matrix {
         &self.parts
     }
 
+    /// Where the matrices come from, if they stay in their file until rows go through them.
+    pub(crate) fn streamed(&self) -> Option<&Arc<Streamed>> {
+        self.streamed.as_ref()
+    }
+
     /// Whether some rows multiply eight-bit activations.
     pub(crate) fn is_quantised(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part.layout, Layout::Quantised(_)))
+        self.parts.iter().any(|part| matches!(part.groups.layout, Layout::Quantised(_)))
     }
 
     /// Whether some rows multiply activations as they are.
     pub(crate) fn is_dense(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part.layout, Layout::Dense(_)))
+        self.parts.iter().any(|part| matches!(part.groups.layout, Layout::Dense(_)))
     }
 
-    /// Bytes that the packed weights take.
+    /// Bytes that the packed weights take, in memory of our own or mapped.
     pub fn size_bytes(&self) -> usize {
-        self.parts.iter().map(|part| part.bytes.len()).sum()
+        self.parts.iter().map(|part| part.bytes().len()).sum()
     }
 }
 
+/// The row groups of all matrices of `source`, mapped if the file has them.
+fn in_memory(pool: &Pool, source: &WeightSource, groups: &Groups) -> Result<Store, OpError> {
+    let bytes = source.bytes();
+    // Files are mapped at a page and hold packed weights at multiples of a line. What is not a file's is copied.
+    if source.orientation() == Orientation::Packed && bytes.as_ptr().addr().is_multiple_of(LINE) {
+        return Ok(Store::Mapped(bytes.clone()));
+    }
+    let mut out = room(groups.matrix_bytes * source.shape()[0])?;
+    Job { stored: Stored::of(source), groups }.run(pool, &mut out);
+    Ok(Store::Owned(out))
+}
+
+/// The row groups of `source`, which holds one matrix at most, from reads of its file.
+fn read(pool: &Pool, source: &WeightSource, groups: &Groups) -> Result<Aligned, OpError> {
+    let [n_matrices, n_out, n_in] = source.shape();
+    let mut out = room(groups.matrix_bytes * n_matrices)?;
+    let len = source.bytes().len();
+    // Whole row groups at a time; a matrix whose rows do not lie together goes as one piece.
+    let (n_groups, group_len) = match source.orientation() {
+        Orientation::OutIn => (groups.n_groups, len.checked_div(n_out).unwrap_or(0) * ROWS),
+        Orientation::Packed => (groups.n_groups, groups.stride()),
+        Orientation::InOut => (1, len),
+    };
+    let step = (PIECE / group_len.max(1)).clamp(1, n_groups.max(1));
+    let mut buffer = room(Bytes::room(len.min(step * group_len)))?;
+    for first in (0..n_groups).step_by(step) {
+        let range = first * group_len..len.min((first + step) * group_len);
+        let at = source.bytes().read(range.clone(), &mut buffer)?;
+        let bytes = &buffer[at..at + range.len()];
+        let (begin, end) = match source.orientation() {
+            Orientation::InOut => (0, n_out),
+            _ => (first * ROWS, n_out.min((first + step) * ROWS)),
+        };
+        let shape = [1, end - begin, n_in];
+        let stored = Stored { bytes, format: source.format(), orientation: source.orientation(), shape };
+        let piece = Groups { n_out: end - begin, n_groups: (end - begin).div_ceil(ROWS), ..*groups };
+        let stride = groups.stride();
+        Job { stored, groups: &piece }.run(pool, &mut out[begin / ROWS * stride..end.div_ceil(ROWS) * stride]);
+    }
+    Ok(out)
+}
+
+fn room(len: usize) -> Result<Aligned, OpError> {
+    Aligned::zeroed(len).ok_or_else(|| OpError::shape("matrix", format!("no {len} bytes of memory can be had")))
+}
+
+/// Matrix `matrix` of `source` as packed row groups.
+///
+/// # Errors
+/// [`OpError::Index`] if there is no such matrix, [`OpError::Shape`] as in [`Groups::of`].
+pub(crate) fn pack(pool: &Pool, source: &WeightSource, matrix: usize) -> Result<Bytes, OpError> {
+    let [n_matrices, n_out, n_in] = source.shape();
+    let groups = Groups::of(source, 0)?;
+    let range = source.matrix_range(matrix).ok_or(OpError::Index { op: "pack", index: matrix, len: n_matrices })?;
+    let (format, orientation) = (source.format(), source.orientation());
+    let stored = Stored { bytes: &source.bytes()[range], format, orientation, shape: [1, n_out, n_in] };
+    let mut out = room(groups.matrix_bytes)?;
+    Job { stored, groups: &groups }.run(pool, &mut out);
+    Ok(Bytes::new(out))
+}
+
 impl Part {
-    fn pack(pool: &Pool, source: &WeightSource, first_out: usize) -> Result<Self, OpError> {
-        let [_, _, n_in] = source.shape();
-        if matches!(source.format(), Format::Block(_)) && !n_in.is_multiple_of(ACTIVATION_LEN) {
-            return Err(OpError::shape("matrix", format!("{n_in} inputs are no multiple of {ACTIVATION_LEN}")));
-        }
-        let mut part = Self::empty(Layout::of(source.format()), source, first_out)?;
-        part.fill(pool, source);
-        Ok(part)
-    }
-
-    fn empty(layout: Layout, source: &WeightSource, first_out: usize) -> Result<Self, OpError> {
-        let [n_matrices, n_out, n_in] = source.shape();
-        let n_groups = n_out.div_ceil(ROWS);
-        let too_large = || OpError::shape("matrix", format!("[{n_matrices}, {n_out}, {n_in}] is too large to pack"));
-        let group_bytes = layout.group_bytes(n_in).ok_or_else(too_large)?;
-        let len = group_bytes.checked_next_multiple_of(LINE).and_then(|b| b.checked_mul(n_groups));
-        let len = len.and_then(|b| b.checked_mul(n_matrices)).ok_or_else(too_large)?;
-        let bytes = Aligned::zeroed(len).ok_or_else(too_large)?;
-        Ok(Self { layout, n_out, first_out, n_groups, group_bytes, bytes })
-    }
-
-    /// Packs every row group.
-    fn fill(&mut self, pool: &Pool, source: &WeightSource) {
-        let stride = self.stride();
-        let job = pack::Job { source, n_groups: self.n_groups, group_bytes: self.group_bytes, stride };
-        match self.layout {
-            Layout::Dense(format) => job.dense(pool, format, &mut self.bytes),
-            Layout::Quantised(kind) => job.quantised(pool, kind, &mut self.bytes),
-        }
-    }
-
-    /// Bytes from one row group to the next.
-    fn stride(&self) -> usize {
-        self.group_bytes.next_multiple_of(LINE)
-    }
-
     pub(crate) fn layout(&self) -> Layout {
-        self.layout
+        self.groups.layout
     }
 
     /// Row groups of one matrix.
     pub(crate) fn n_groups(&self) -> usize {
-        self.n_groups
+        self.groups.n_groups
     }
 
     /// Outputs of one matrix.
     pub(crate) fn n_out(&self) -> usize {
-        self.n_out
+        self.groups.n_out
     }
 
     /// The first output of the whole map that row group 0 computes.
     pub(crate) fn first_out(&self) -> usize {
-        self.first_out
+        self.groups.first_out
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.store {
+            Store::Owned(bytes) => bytes,
+            Store::Mapped(bytes) => bytes,
+            Store::Cached(expert, begin) => &expert.bytes()[*begin..],
+            Store::Away => &[],
+        }
     }
 
     /// Row groups `groups` of matrix `matrix`.
     pub(crate) fn weights(&self, matrix: usize, groups: Range<usize>) -> RowGroups<'_> {
-        let stride = self.stride();
-        let bytes = &self.bytes[(matrix * self.n_groups + groups.start) * stride..];
-        RowGroups::new(bytes, [self.group_bytes, stride, groups.len()])
+        let Groups { n_groups, group_bytes, .. } = self.groups;
+        let stride = self.groups.stride();
+        let bytes = &self.bytes()[(matrix * n_groups + groups.start) * stride..];
+        RowGroups::new(bytes, [group_bytes, stride, groups.len()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_give_packed_weights_the_bytes_that_kernels_read() {
+        let blocks = Kind::ALL.iter().map(|kind| Format::Block(*kind));
+        let mut n_formats = 0;
+        for format in [Format::F32, Format::F16, Format::BF16].into_iter().chain(blocks) {
+            for n_in in [256, 512] {
+                assert_eq!(
+                    Layout::of(format).group_bytes(n_in),
+                    packed::group_bytes(format, n_in),
+                    "{}",
+                    format.name()
+                );
+            }
+            n_formats += 1;
+        }
+        assert_eq!(n_formats, 3 + Kind::ALL.len());
     }
 }

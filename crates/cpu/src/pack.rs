@@ -1,9 +1,10 @@
 //! From stored rows to packed row groups.
 
 use tensor::quant::Kind;
-use tensor::{Orientation, WeightSource};
+use tensor::{Format, Orientation, WeightSource};
 
 use crate::kernels::{Dense, ROWS};
+use crate::matrix::{Groups, Layout};
 use crate::packing;
 use crate::pool::Pool;
 
@@ -11,69 +12,104 @@ use crate::pool::Pool;
 /// lines whole.
 const SWEEP: usize = 8;
 
+/// Weights as they are stored: as [`WeightSource`], in borrowed bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Stored<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) format: Format,
+    pub(crate) orientation: Orientation,
+    /// Matrices, outputs of each, inputs of each.
+    pub(crate) shape: [usize; 3],
+}
+
+impl<'a> Stored<'a> {
+    pub(crate) fn of(source: &'a WeightSource) -> Self {
+        let (format, orientation) = (source.format(), source.orientation());
+        Self { bytes: source.bytes(), format, orientation, shape: source.shape() }
+    }
+
+    /// The bytes of one output's row, where rows are stored one after another.
+    fn row(&self, matrix: usize, out: usize) -> &'a [u8] {
+        let [_, n_out, n_in] = self.shape;
+        let len = self.format.row_bytes(n_in).unwrap_or(0);
+        self.bytes.get((matrix * n_out + out) * len..).and_then(|rest| rest.get(..len)).unwrap_or(&[])
+    }
+}
+
 /// One weight on its way into row groups.
 pub(crate) struct Job<'a> {
-    pub(crate) source: &'a WeightSource,
-    /// Row groups of one matrix.
-    pub(crate) n_groups: usize,
-    /// Bytes of a row group.
-    pub(crate) group_bytes: usize,
-    /// Bytes from one row group to the next.
-    pub(crate) stride: usize,
+    pub(crate) stored: Stored<'a>,
+    /// Of one matrix.
+    pub(crate) groups: &'a Groups,
 }
 
 impl Job<'_> {
     /// The matrix and the first output of row group `index`, and how many outputs the group has.
     fn place(&self, index: usize) -> (usize, usize, usize) {
-        let first = index % self.n_groups * ROWS;
-        (index / self.n_groups, first, (self.source.shape()[1] - first).min(ROWS))
+        let first = index % self.groups.n_groups * ROWS;
+        (index / self.groups.n_groups, first, (self.stored.shape[1] - first).min(ROWS))
     }
 
-    /// Packs unquantised weights.
-    pub(crate) fn dense(&self, pool: &Pool, format: Dense, out: &mut [u8]) {
-        match format {
-            Dense::F32 => self.dense_of::<4>(pool, out),
-            Dense::F16 | Dense::BF16 => self.dense_of::<2>(pool, out),
+    /// Packs every row group into its place in `out`, whatever that holds.
+    pub(crate) fn run(&self, pool: &Pool, out: &mut [u8]) {
+        match (self.stored.orientation, self.groups.layout) {
+            (Orientation::Packed, _) => {
+                pool.chunks(out, self.groups.stride(), 1, |index, group| {
+                    group.copy_from_slice(&self.stored.bytes[index * group.len()..][..group.len()]);
+                });
+            }
+            (_, Layout::Dense(Dense::F32)) => self.dense::<4>(pool, out),
+            (_, Layout::Dense(Dense::F16 | Dense::BF16)) => self.dense::<2>(pool, out),
+            (_, Layout::Quantised(kind)) => self.quantised(pool, kind, out),
         }
     }
 
-    fn dense_of<const BYTES: usize>(&self, pool: &Pool, out: &mut [u8]) {
-        match self.source.orientation() {
-            Orientation::OutIn => pool.chunks(out, self.stride, 1, |index, group| {
+    /// Packs unquantised weights.
+    fn dense<const BYTES: usize>(&self, pool: &Pool, out: &mut [u8]) {
+        let stride = self.groups.stride();
+        if self.stored.orientation == Orientation::OutIn {
+            pool.chunks(out, stride, 1, |index, group| {
                 let (matrix, first, n_rows) = self.place(index);
                 let mut rows: [&[[u8; BYTES]]; ROWS] = [&[]; ROWS];
                 for (i, row) in rows.iter_mut().take(n_rows).enumerate() {
-                    *row = self.source.row(matrix, first + i).map_or(&[], |raw| raw.as_chunks().0);
+                    *row = self.stored.row(matrix, first + i).as_chunks().0;
                 }
-                let inputs = group[..self.group_bytes].as_chunks_mut::<BYTES>().0.as_chunks_mut::<ROWS>().0;
+                group.fill(0);
+                let inputs = group[..self.groups.group_bytes].as_chunks_mut::<BYTES>().0.as_chunks_mut::<ROWS>().0;
                 for (k, lanes) in inputs.iter_mut().enumerate() {
                     for (lane, row) in lanes.iter_mut().zip(&rows[..n_rows]) {
                         *lane = row[k];
                     }
                 }
-            }),
-            Orientation::InOut => pool.chunks(out, self.stride * SWEEP, 1, |sweep, groups| {
-                let [_, n_out, n_in] = self.source.shape();
-                let stored = self.source.bytes().as_chunks::<BYTES>().0;
-                for k in 0..n_in {
-                    for (i, group) in groups.chunks_exact_mut(self.stride).enumerate() {
-                        let (matrix, first, n_rows) = self.place(sweep * SWEEP + i);
-                        let lanes = &mut group.as_chunks_mut::<BYTES>().0[k * ROWS..][..n_rows];
-                        lanes.copy_from_slice(&stored[(matrix * n_in + k) * n_out + first..][..n_rows]);
-                    }
-                }
-            }),
+            });
+            return;
         }
+        pool.chunks(out, stride * SWEEP, 1, |sweep, groups| {
+            let [_, n_out, n_in] = self.stored.shape;
+            let stored = self.stored.bytes.as_chunks::<BYTES>().0;
+            groups.fill(0);
+            for k in 0..n_in {
+                for (i, group) in groups.chunks_exact_mut(stride).enumerate() {
+                    let (matrix, first, n_rows) = self.place(sweep * SWEEP + i);
+                    let lanes = &mut group.as_chunks_mut::<BYTES>().0[k * ROWS..][..n_rows];
+                    lanes.copy_from_slice(&stored[(matrix * n_in + k) * n_out + first..][..n_rows]);
+                }
+            }
+        });
     }
 
     /// Packs quantised weights.
-    pub(crate) fn quantised(&self, pool: &Pool, kind: Kind, out: &mut [u8]) {
-        pool.chunks(out, self.stride, 1, |index, group| {
+    fn quantised(&self, pool: &Pool, kind: Kind, out: &mut [u8]) {
+        pool.chunks(out, self.groups.stride(), 1, |index, group| {
             let (matrix, first, n_rows) = self.place(index);
+            group.fill(0);
             for row in 0..n_rows {
-                if let Some(stored) = self.source.row(matrix, first + row) {
-                    packing::put_row(kind, stored, row, &mut group[..self.group_bytes]);
-                }
+                packing::put_row(
+                    kind,
+                    self.stored.row(matrix, first + row),
+                    row,
+                    &mut group[..self.groups.group_bytes],
+                );
             }
         });
     }

@@ -7,7 +7,8 @@ use crate::EngineError;
 use crate::pages::Pool;
 use crate::sequence::{Content, Known, Sequence};
 
-/// Rows of one step. Long prompts go through in pieces of this many rows, which bounds the memory of a step.
+/// Rows of one step, unless [`Engine::with_step_rows`] says otherwise. Long prompts go through in pieces of this many
+/// rows, which bounds the memory of a step.
 pub const STEP_ROWS: usize = 256;
 
 /// A model with room for keys and values.
@@ -19,6 +20,7 @@ pub struct Engine<D: Device> {
     chunked: Pool,
     context: usize,
     kv: KvFormat,
+    step_rows: usize,
 }
 
 /// Memory that an engine's keys and values take.
@@ -38,12 +40,26 @@ impl CachePlan {
     /// # Errors
     /// [`EngineError::Prompt`] if that many pages can not be counted.
     pub fn new<D: Device>(model: &Model<D>, context: usize, kv: KvFormat) -> Result<Self, EngineError> {
+        Self::with_step_rows(model, context, kv, STEP_ROWS)
+    }
+
+    /// As [`new`](Self::new), for steps of up to `step_rows` rows.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_step_rows<D: Device>(
+        model: &Model<D>,
+        context: usize,
+        kv: KvFormat,
+        step_rows: usize,
+    ) -> Result<Self, EngineError> {
         let too_many = || EngineError::Prompt(format!("a context of {context} tokens is too long to plan for"));
         let n_global = u32::try_from(context.div_ceil(PAGE_LEN)).map_err(|_| too_many())?;
         let n_chunked = match model.decoder.chunk() {
             // One chunk, the rows of a step that crosses its border, and two torn pages.
             Some(chunk) => {
-                n_global.min(u32::try_from((chunk.get() + STEP_ROWS).div_ceil(PAGE_LEN) + 2).unwrap_or(n_global))
+                let positions = chunk.get().saturating_add(step_rows);
+                n_global.min(u32::try_from(positions.div_ceil(PAGE_LEN) + 2).unwrap_or(n_global))
             }
             None => 0,
         };
@@ -60,10 +76,31 @@ impl<D: Device> Engine<D> {
     /// # Errors
     /// [`EngineError::Model`] if the pages' size overflows.
     pub fn new(dev: D, model: Model<D>, context: usize, kv: KvFormat) -> Result<Self, EngineError> {
-        let plan = CachePlan::new(&model, context, kv)?;
+        Self::with_step_rows(dev, model, context, kv, STEP_ROWS)
+    }
+
+    /// As [`new`](Self::new), with prompts in pieces of `step_rows` rows, one at least. More rows take more memory, and
+    /// less reading where experts stay in a file: a step reads each once.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_step_rows(
+        dev: D,
+        model: Model<D>,
+        context: usize,
+        kv: KvFormat,
+        step_rows: usize,
+    ) -> Result<Self, EngineError> {
+        let step_rows = step_rows.max(1);
+        let plan = CachePlan::with_step_rows(&model, context, kv, step_rows)?;
         let cache = model.decoder.cache(&dev, plan.n_global as usize, plan.n_chunked as usize, kv)?;
         let (global, chunked) = (Pool::new(plan.n_global), Pool::new(plan.n_chunked));
-        Ok(Self { dev, model, cache, global, chunked, context, kv })
+        Ok(Self { dev, model, cache, global, chunked, context, kv, step_rows })
+    }
+
+    /// Rows of a step of [`prefill`](Self::prefill).
+    pub fn step_rows(&self) -> usize {
+        self.step_rows
     }
 
     /// Positions that all sequences together may hold.
@@ -208,7 +245,7 @@ impl<D: Device> Engine<D> {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<f32>, EngineError> {
         while sequence.n_computed < sequence.len() {
-            let logits = self.step(&mut [&mut *sequence], STEP_ROWS)?.pop().flatten();
+            let logits = self.step(&mut [&mut *sequence], self.step_rows)?.pop().flatten();
             progress(sequence.n_computed, sequence.len());
             if let Some(logits) = logits {
                 return Ok(logits);

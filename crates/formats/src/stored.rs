@@ -1,6 +1,6 @@
 //! A tensor as a file stores it.
 
-use tensor::{Bytes, Format};
+use tensor::{Bytes, Format, packed};
 
 /// A tensor of a file: checked to lie inside of it and to have exactly the bytes that its shape and type ask for.
 #[derive(Debug, Clone)]
@@ -11,7 +11,7 @@ pub struct Tensor {
     pub dtype: DType,
     /// Row-major, outermost axis first, whatever the file's own order. Empty for a single number.
     pub shape: Vec<usize>,
-    /// Its numbers, little-endian, row by row.
+    /// Its numbers, little-endian, row by row; or [`packed`] row groups.
     pub bytes: Bytes,
 }
 
@@ -36,12 +36,32 @@ pub struct NewTensor<'a> {
     pub bytes: &'a [u8],
 }
 
+impl<'a> NewTensor<'a> {
+    /// The tensor without its numbers.
+    pub fn info(&self) -> TensorInfo<'a> {
+        TensorInfo { name: self.name, dtype: self.dtype, shape: self.shape }
+    }
+}
+
+/// A tensor to be written whose numbers come later.
+#[derive(Debug, Clone, Copy)]
+pub struct TensorInfo<'a> {
+    /// Its name in the file.
+    pub name: &'a str,
+    /// How its numbers are stored.
+    pub dtype: DType,
+    /// Row-major, outermost axis first.
+    pub shape: &'a [usize],
+}
+
 /// How the numbers of a stored tensor are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(non_camel_case_types, missing_docs)] // the names that files and their users write say what they are
 pub enum DType {
     /// A format that a weight can have.
     Weight(Format),
+    /// [`packed`] row groups of such a format; the last two axes of the shape are outputs and inputs.
+    Packed(Format),
     F64,
     F8_E4M3,
     F8_E5M2,
@@ -90,7 +110,7 @@ impl DType {
     /// The name that files and users write.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Weight(format) => format.name(),
+            Self::Weight(format) | Self::Packed(format) => format.name(),
             other => INSPECTED.iter().find(|(dtype, ..)| *dtype == other).map_or("?", |(_, name, _)| name),
         }
     }
@@ -102,8 +122,16 @@ impl DType {
         weight.or_else(|| INSPECTED.iter().find(|(_, known, _)| *known == name).map(|(dtype, ..)| *dtype))
     }
 
+    /// The format of a weight, whichever way it is laid out.
+    pub fn format(self) -> Option<Format> {
+        match self {
+            Self::Weight(format) | Self::Packed(format) => Some(format),
+            _ => None,
+        }
+    }
+
     /// Bytes of a tensor of that shape; `None` where they overflow or are no whole number of bytes or, along the last
-    /// axis, of blocks.
+    /// axis, of blocks, or where a packed one has fewer than two axes.
     pub fn size_bytes(self, shape: &[usize]) -> Option<usize> {
         let product = |axes: &[usize]| axes.iter().try_fold(1usize, |n, axis| n.checked_mul(*axis));
         match self {
@@ -111,6 +139,10 @@ impl DType {
                 let (row_len, rows) = shape.split_last().map_or((1, &[][..]), |(last, rows)| (*last, rows));
                 product(rows)?.checked_mul(format.row_bytes(row_len)?)
             }
+            Self::Packed(format) => match shape {
+                [matrices @ .., n_out, n_in] => packed::size_bytes(format, [product(matrices)?, *n_out, *n_in]),
+                _ => None,
+            },
             other => {
                 let bits = INSPECTED.iter().find(|(dtype, ..)| *dtype == other).map(|(.., bits)| *bits)?;
                 let bits = product(shape)?.checked_mul(bits)?;
@@ -142,5 +174,7 @@ mod tests {
         assert_eq!(f32.size_bytes(&[usize::MAX, 2, 1]), None);
         assert_eq!(DType::F4.size_bytes(&[3]), None);
         assert_eq!(DType::F4.size_bytes(&[4]), Some(2));
+        let packed = DType::Packed(Format::F32);
+        assert_eq!((packed.size_bytes(&[3]), packed.size_bytes(&[2, 3, 17, 1])), (None, Some(2 * 3 * 2 * 64)));
     }
 }

@@ -263,13 +263,16 @@ impl<D: Device> FeedForward<D> {
         let dense = |dense: &Dense<D>| dev.linear_swiglu(&dense.gate_up, dense.gate_up_bias.as_ref(), x);
         match self {
             Self::Dense(all) => Ok(Inner { shared: dense(all)?, routed: None }),
-            Self::Moe { router, top_k, shared, gate_up, .. } => {
+            Self::Moe { router, top_k, shared, gate_up, down } => {
                 let logits = dev.linear(router, None, x)?;
                 see_router(&logits);
                 let routing = dev.route(&logits, *top_k)?;
+                // Experts that have to be read are on their way while the shared one is computed.
+                dev.expect(&routing, &[gate_up, down]);
                 // The score multiplies the expert's input; the shared expert always runs, unscaled.
+                let shared = dense(shared)?;
                 let routed = dev.experts_swiglu(gate_up, x, &routing)?;
-                Ok(Inner { shared: dense(shared)?, routed: Some((routed, routing)) })
+                Ok(Inner { shared, routed: Some((routed, routing)) })
             }
         }
     }

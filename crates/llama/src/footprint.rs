@@ -3,7 +3,7 @@
 use std::ops::AddAssign;
 
 use formats::config::Ffn;
-use formats::{Checkpoint, DType, Tensor};
+use formats::{Checkpoint, Tensor};
 use tensor::Format;
 
 use crate::LlamaError;
@@ -56,8 +56,8 @@ impl AddAssign for Use {
 impl Use {
     fn of(tensor: &Tensor) -> Self {
         let products = tensor.shape.iter().product();
-        let quantised = match tensor.dtype {
-            DType::Weight(Format::Block(_)) => products,
+        let quantised = match tensor.dtype.format() {
+            Some(Format::Block(_)) => products,
             _ => 0,
         };
         Self { bytes: tensor.bytes.len(), products, quantised }

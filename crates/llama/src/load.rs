@@ -47,7 +47,7 @@ impl<D: Device> Model<D> {
     pub fn stored_bytes(checkpoint: &Checkpoint) -> usize {
         let projector = checkpoint.projector.iter().flat_map(|p| &p.tensors);
         let weights = checkpoint.tensors.values().chain(projector);
-        weights.filter(|t| matches!(t.dtype, DType::Weight(_))).map(|t| t.bytes.len()).sum()
+        weights.filter(|t| t.dtype.format().is_some()).map(|t| t.bytes.len()).sum()
     }
 }
 
@@ -77,18 +77,20 @@ impl<D: Device> Loader<'_, D> {
     ) -> Result<WeightSource, LlamaError> {
         let tensor = self.find(name)?;
         let wrong = |why: String| LlamaError::Weight { name: name.into(), why };
-        let DType::Weight(format) = tensor.dtype else {
-            return Err(wrong(format!("is stored as {}, not as numbers that a weight can be", tensor.dtype.name())));
+        let (format, stored_as) = match tensor.dtype {
+            DType::Weight(format) => (format, orientation),
+            DType::Packed(format) => (format, Orientation::Packed),
+            other => return Err(wrong(format!("is stored as {}, not as numbers that a weight can be", other.name()))),
         };
         let [n_matrices, n_out, n_in] = shape;
         let stored = match orientation {
-            Orientation::OutIn => [n_matrices, n_out, n_in],
+            Orientation::OutIn | Orientation::Packed => [n_matrices, n_out, n_in],
             Orientation::InOut => [n_matrices, n_in, n_out],
         };
         if !same_axes(&tensor.shape, &stored) {
             return Err(wrong(format!("has the shape {:?}; the config asks for {stored:?}", tensor.shape)));
         }
-        WeightSource::new(tensor.bytes.clone(), format, orientation, shape).map_err(|e| wrong(e.to_string()))
+        WeightSource::new(tensor.bytes.clone(), format, stored_as, shape).map_err(|e| wrong(e.to_string()))
     }
 
     /// Packs `sources`, one under the other, and reports their bytes as done.

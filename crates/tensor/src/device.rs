@@ -1,6 +1,6 @@
 //! The seam between the model and what computes it.
 
-use crate::{Bytes, Format, KvFormat, OpError, Orientation};
+use crate::{Bytes, Format, KvFormat, OpError, Orientation, packed};
 
 /// Positions in a page of keys and values. Attention's blocks are pages, aligned to absolute position, so that the
 /// order of additions does not depend on where a step began.
@@ -33,17 +33,15 @@ impl WeightSource {
         orientation: Orientation,
         [n_matrices, n_out, n_in]: [usize; 3],
     ) -> Result<Self, OpError> {
-        let (n_rows, row_len) = match orientation {
-            Orientation::OutIn => (n_out, n_in),
+        let matrix = match orientation {
+            Orientation::OutIn => format.row_bytes(n_in).and_then(|row| row.checked_mul(n_out)),
             Orientation::InOut if matches!(format, Format::Block(_)) => {
                 return Err(OpError::shape("weight", format!("{} can not be stored input-major", format.name())));
             }
-            Orientation::InOut => (n_in, n_out),
+            Orientation::InOut => format.row_bytes(n_out).and_then(|row| row.checked_mul(n_in)),
+            Orientation::Packed => packed::matrix_bytes(format, n_out, n_in),
         };
-        let expected = format
-            .row_bytes(row_len)
-            .and_then(|row| row.checked_mul(n_rows))
-            .and_then(|matrix| matrix.checked_mul(n_matrices));
+        let expected = matrix.and_then(|matrix| matrix.checked_mul(n_matrices));
         if expected != Some(bytes.len()) {
             let shape = format!("[{n_matrices}, {n_out}, {n_in}] {}", format.name());
             return Err(OpError::shape("weight", format!("{shape} does not fill {} bytes", bytes.len())));
@@ -80,7 +78,14 @@ impl WeightSource {
         &self.bytes
     }
 
-    /// The stored bytes of one output's row; `None` out of range or where the matrix is stored input-major.
+    /// Where the bytes of matrix `matrix` lie; `None` out of range.
+    pub fn matrix_range(&self, matrix: usize) -> Option<std::ops::Range<usize>> {
+        // All matrices are equally long: the bytes were held against the shape.
+        let len = self.bytes.len().checked_div(self.n_matrices)?;
+        (matrix < self.n_matrices).then(|| matrix * len..(matrix + 1) * len)
+    }
+
+    /// The stored bytes of one output's row; `None` out of range or where a row's bytes do not lie together.
     pub fn row(&self, matrix: usize, out: usize) -> Option<&[u8]> {
         if matrix >= self.n_matrices || out >= self.n_out || self.orientation != Orientation::OutIn {
             return None;
@@ -90,10 +95,11 @@ impl WeightSource {
         self.bytes.get(begin..begin + row_bytes)
     }
 
-    /// Decodes the weights of one output over all inputs into `out_row`, whatever the orientation.
+    /// Decodes the weights of one output over all inputs into `out_row`.
     ///
     /// # Errors
-    /// [`OpError::Index`] if there is no such matrix or output; [`OpError::Shape`] if `out_row` is not `n_in` long.
+    /// [`OpError::Index`] if there is no such matrix or output; [`OpError::Shape`] if `out_row` is not `n_in` long or
+    /// the weights are [`Orientation::Packed`].
     pub fn decode_row(&self, matrix: usize, out: usize, out_row: &mut [f32]) -> Result<(), OpError> {
         if matrix >= self.n_matrices {
             return Err(OpError::Index { op: "weight", index: matrix, len: self.n_matrices });
@@ -107,6 +113,9 @@ impl WeightSource {
         if let Some(raw) = self.row(matrix, out) {
             self.format.decode(raw, out_row);
             return Ok(());
+        }
+        if self.orientation == Orientation::Packed {
+            return Err(packed::refusal("weight"));
         }
         let width = self.format.block_bytes();
         for (input, value) in out_row.iter_mut().enumerate() {
@@ -214,13 +223,16 @@ pub trait Device: Send + Sync {
     /// necessarily a format.
     ///
     /// # Errors
-    /// [`OpError::Shape`] if the parts disagree, or a quantised row is no multiple of 32 long.
+    /// [`OpError::Shape`] if the parts disagree, a quantised row is no multiple of 32 long, or a part is
+    /// [`Orientation::Packed`] and the device has no kernels for it; [`OpError::Read`] if a device that reads weights
+    /// from their files can not.
     fn matrix(&self, parts: &[WeightSource]) -> Result<Self::Matrix, OpError>;
 
     /// Keeps `source`, one matrix stored row by row, for [`embed`](Self::embed).
     ///
     /// # Errors
-    /// [`OpError::Shape`] if it is stored input-major or holds several matrices.
+    /// [`OpError::Shape`] if it is not stored row by row or holds several matrices; [`OpError::Read`] as in
+    /// [`matrix`](Self::matrix).
     fn table(&self, source: &WeightSource) -> Result<Self::Table, OpError>;
 
     /// A parameter vector.
@@ -388,6 +400,12 @@ pub trait Device: Send + Sync {
     /// [`OpError::Shape`] if `top_k` is 0 or more than E.
     fn route(&self, logits: &Self::Tensor, top_k: usize) -> Result<Self::Routing, OpError>;
 
+    /// Says that `routing` is about to go through the experts of `maps`, in that order, with other work before or
+    /// between: a device that reads experts from a file begins to. Changes no result.
+    fn expect(&self, routing: &Self::Routing, maps: &[&Self::Matrix]) {
+        let _ = (routing, maps);
+    }
+
     /// The choices of each row, lower expert first: `[T, top_k]`.
     fn choices(&self, routing: &Self::Routing) -> Vec<Choice>;
 
@@ -398,7 +416,8 @@ pub trait Device: Send + Sync {
     /// the row goes to eight bits once and its scales are multiplied, which a device can share between experts.
     ///
     /// # Errors
-    /// [`OpError::Shape`] if widths, the number of experts or of rows disagree or the map's outputs are odd in number.
+    /// [`OpError::Shape`] if widths, the number of experts or of rows disagree or the map's outputs are odd in number;
+    /// [`OpError::Read`] if an expert that stays in its file can not be read.
     fn experts_swiglu(
         &self,
         w: &Self::Matrix,
@@ -409,7 +428,8 @@ pub trait Device: Send + Sync {
     /// [`linear`](Self::linear) of rows grouped by expert, `[T·top_k, F]`, each through its expert's matrix.
     ///
     /// # Errors
-    /// [`OpError::Shape`] if widths or the number of experts disagree.
+    /// [`OpError::Shape`] if widths or the number of experts disagree; [`OpError::Read`] as in
+    /// [`experts_swiglu`](Self::experts_swiglu).
     fn experts(&self, w: &Self::Matrix, x: &Self::Tensor, routing: &Self::Routing) -> Result<Self::Tensor, OpError>;
 
     /// `onto` plus what a feed-forward network with experts gives: the shared expert's rows `[T, D]`, and added to them

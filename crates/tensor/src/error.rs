@@ -1,6 +1,7 @@
 //! What an op can refuse.
 
-/// Why a device refused an op. Every variant is a mistake of the caller or of a file, never of the numbers.
+/// Why a device refused an op. Every variant is a mistake of the caller or of a file, or a file that could not be read;
+/// never one of the numbers.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpError {
     /// The operands do not fit each other; `what` says which and how.
@@ -21,6 +22,9 @@ pub enum OpError {
         /// How many there are.
         len: usize,
     },
+    /// Weights that stay in their file until they are needed could not be read.
+    #[error(transparent)]
+    Read(#[from] crate::ReadError),
 }
 
 impl OpError {

@@ -88,4 +88,6 @@ pub enum Orientation {
     /// A stored row holds one input's weights to all outputs: `[in, out]`, as Hugging Face stores Llama 4's experts.
     /// Unquantised formats only.
     InOut,
+    /// [`Packed`](crate::packed) row groups: several outputs side by side, as kernels read them.
+    Packed,
 }

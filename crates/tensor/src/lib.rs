@@ -10,10 +10,11 @@ pub mod error;
 pub mod format;
 pub mod kv;
 pub mod math;
+pub mod packed;
 pub mod quant;
 pub mod reference;
 
-pub use bytes::Bytes;
+pub use bytes::{Bytes, Owner, READ_ALIGN, ReadError};
 pub use device::{Choice, DENSE_BLOCK, Device, PAGE_LEN, Pairing, Rotation, RowKeys, WeightSource};
 pub use error::OpError;
 pub use format::{Format, Orientation};

@@ -119,6 +119,9 @@ impl Device for Reference {
             let [part_matrices, _, part_in] = part.shape();
             check("matrix", "the number of matrices", part_matrices, n_matrices)?;
             check("matrix", "the number of inputs", part_in, n_in)?;
+            if part.orientation() == Orientation::Packed {
+                return Err(crate::packed::refusal("matrix"));
+            }
             if matches!(part.format(), Format::Block(_)) && part_in % ACTIVATION_LEN != 0 {
                 return Err(OpError::shape("matrix", format!("{part_in} inputs are no multiple of {ACTIVATION_LEN}")));
             }
@@ -128,8 +131,8 @@ impl Device for Reference {
 
     fn table(&self, source: &WeightSource) -> Result<Self::Table, OpError> {
         check("table", "the number of matrices", source.shape()[0], 1)?;
-        if source.orientation() == Orientation::InOut {
-            return Err(OpError::shape("table", "it is stored input-major"));
+        if source.orientation() != Orientation::OutIn {
+            return Err(OpError::shape("table", "it is not stored row by row"));
         }
         Ok(source.clone())
     }

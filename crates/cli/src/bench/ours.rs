@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use cpu::{Cpu, Roofs};
+use cpu::{Cpu, ExpertStats, Roofs};
 use engine::{Content, Engine, Known, STEP_ROWS, Sequence};
 use llama::{Footprint, Site};
 use tensor::Device;
@@ -53,6 +53,11 @@ impl Ours {
             }
         }
         Ok(())
+    }
+
+    /// What the cache of experts has done, if there is one.
+    pub fn expert_stats(&self) -> Option<ExpertStats> {
+        self.engine.device().expert_stats()
     }
 
     /// What the machine allows, measured now.

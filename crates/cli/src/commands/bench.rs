@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use comfy_table::{Table, presets};
-use cpu::{Cpu, Roofs};
+use cpu::{Cpu, ExpertStats, Roofs};
 use llama::Footprint;
 use serde_json::{Value, json};
 
@@ -13,8 +13,8 @@ use crate::bench::ours::{Ours, Share};
 use crate::bench::peer::LlamaCpp;
 use crate::bench::{Engine, Test, median};
 use crate::failure::usage;
-use crate::model;
 use crate::output::line;
+use crate::{experts, memory, model};
 
 /// Measure speed: reading prompts, decoding, loading, and the share of what the machine allows
 ///
@@ -56,6 +56,8 @@ pub struct Bench {
     #[command(flatten)]
     cache: model::CacheArguments,
     #[command(flatten)]
+    experts: experts::ExpertArguments,
+    #[command(flatten)]
     device: model::DeviceArguments,
 }
 
@@ -73,6 +75,8 @@ struct Row {
     /// The other engine's.
     theirs: Vec<f64>,
     share: Share,
+    /// What the cache of experts did in all of our runs.
+    experts: Option<ExpertStats>,
 }
 
 impl Row {
@@ -100,6 +104,9 @@ impl Row {
                 "tok_per_s": round(self.speed(&self.theirs)), "ratio": round(ratio), "least": round(least),
                 "most": round(most), "runs_s": self.theirs,
             });
+        }
+        if let Some(stats) = &self.experts {
+            object["experts"] = experts::json(stats);
         }
         object
     }
@@ -139,13 +146,20 @@ impl Bench {
             }
             rows.push(row);
         }
-        let peak = peak_bytes();
+        let (peak, now) = (memory::peak_bytes(), memory::resident_bytes());
         if self.json {
-            return Ok(line(&json!({"test": "load", "seconds": round(load_s), "peak_bytes": peak}).to_string())?);
+            let (own, mapped) = now.unzip();
+            let object = json!({
+                "test": "load", "seconds": round(load_s), "peak_bytes": peak, "own_bytes": own, "mapped_bytes": mapped,
+            });
+            return Ok(line(&object.to_string())?);
         }
         print_table(&rows)?;
-        let peak = peak.map_or("unknown".to_owned(), |peak| format!("{:.2} GB", peak as f64 / 1e9));
-        Ok(line(&format!("load {load_s:.2} s, peak memory {peak}, {threads} threads, {isa:?}"))?)
+        let text = |bytes: Option<u64>| bytes.map_or("unknown".to_owned(), memory::size);
+        let (own, mapped) = now.unzip();
+        let (peak, own, mapped) = (text(peak), text(own), text(mapped));
+        line(&format!("load {load_s:.2} s, {threads} threads, {isa:?}"))?;
+        Ok(line(&format!("memory: {peak} at most; now {own} of its own, {mapped} of mapped files"))?)
     }
 
     fn tests(&self) -> Result<Vec<Test>> {
@@ -166,10 +180,13 @@ impl Bench {
         let began = Instant::now();
         let checkpoint = model::open_checkpoint(path, None)?;
         let footprint = Footprint::of(&checkpoint)?;
-        let loaded = model::load(&dev, &checkpoint)?;
         let kv = self.cache.kv(context);
-        model::check_memory(engine::CachePlan::new(&loaded, context, kv)?.bytes, context)?;
-        let engine = engine::Engine::new(dev, loaded, context, kv)?;
+        let placement = self.experts.place(&checkpoint, context, kv)?;
+        let (dev, rows) = (placement.apply(dev), placement.step_rows);
+        let loaded = model::load(&dev, &checkpoint)?;
+        experts::warn_unlocked(dev.expert_stats());
+        model::check_memory(engine::CachePlan::with_step_rows(&loaded, context, kv, rows)?.bytes, context)?;
+        let engine = engine::Engine::with_step_rows(dev, loaded, context, kv, rows)?;
         Ok((Ours::new(engine, footprint), began.elapsed().as_secs_f64()))
     }
 
@@ -177,16 +194,20 @@ impl Bench {
         // Of the same minute as the test: memory's rate drifts on shared machines.
         let roofs = ours.roofs(Duration::from_millis(400));
         let (mut seconds, mut other) = (Vec::new(), Vec::new());
+        let mut before = ours.expert_stats();
         for run in 0..=self.runs {
             let mine = ours.run(test)?;
             let its = theirs.as_deref_mut().map(|theirs| theirs.run(test)).transpose()?;
             if run > 0 {
                 seconds.push(mine);
                 other.extend(its);
+            } else {
+                before = ours.expert_stats();
             }
         }
+        let experts = ours.expert_stats().zip(before).map(|(now, before)| now.since(&before));
         let share = ours.share(test, median(&seconds), &roofs)?;
-        Ok(Row { test, ours: seconds, theirs: other, share })
+        Ok(Row { test, ours: seconds, theirs: other, share, experts })
     }
 
     fn print_roofs(&self, roofs: &Roofs, threads: usize, isa: &str) -> Result<()> {
@@ -211,6 +232,10 @@ fn print_table(rows: &[Row]) -> Result<()> {
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     let against = rows.iter().any(|row| !row.theirs.is_empty());
     let mut header = vec!["test", "tokens", "depth", "batch", "tok/s", "roof", "share"];
+    let streams = rows.iter().any(|row| row.experts.is_some());
+    if streams {
+        header.extend(["experts in memory", "read", "read/s"]);
+    }
     if against {
         header.extend(["other tok/s", "ratio", "spread"]);
     }
@@ -226,6 +251,11 @@ fn print_table(rows: &[Row]) -> Result<()> {
             row.share.roof.to_owned(),
             format!("{:.0} %", 100.0 * row.share.share),
         ];
+        if let Some(stats) = &row.experts {
+            cells.push(format!("{:.0} %", 100.0 * experts::hit_rate(stats)));
+            cells.push(memory::size(stats.bytes_read));
+            cells.push(memory::size(experts::disk_rate(stats) as u64));
+        }
         if let Some([ratio, least, most]) = row.ratios() {
             cells.push(format!("{:.1}", row.speed(&row.theirs)));
             cells.push(format!("{ratio:.2} ×"));
@@ -234,11 +264,4 @@ fn print_table(rows: &[Row]) -> Result<()> {
         table.add_row(cells);
     }
     Ok(line(&table.to_string())?)
-}
-
-/// The most memory that this process held at a time, where the system says.
-fn peak_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }

@@ -15,7 +15,7 @@ use crate::chat::Chat;
 use crate::failure::usage;
 use crate::interrupt::INTERRUPTED;
 use crate::output::{line, write};
-use crate::{model, repl};
+use crate::{experts, memory, model, repl};
 
 /// Answer a prompt, or hold a conversation
 ///
@@ -42,10 +42,12 @@ pub struct Run {
     mmproj: Option<PathBuf>,
     #[command(flatten)]
     cache: model::CacheArguments,
+    #[command(flatten)]
+    experts: experts::ExpertArguments,
     /// One JSON object with the answer and its counts instead of the text
     #[arg(long)]
     json: bool,
-    /// Print token counts and speed to standard error
+    /// Print token counts, speed and memory to standard error
     #[arg(long)]
     stats: bool,
     #[command(flatten)]
@@ -148,7 +150,7 @@ impl Run {
             std::fs::read(path).map_err(|e| usage(format!("--image {}: {e}", path.display()), "check the path"))
         });
         let images = images.collect::<Result<Vec<_>>>()?;
-        let chat = Chat::open(&self.model, self.mmproj.as_deref(), self.device.open(), self.cache)?;
+        let chat = Chat::open(&self.model, self.mmproj.as_deref(), self.device.open(), (self.cache, self.experts))?;
         let request = self.sampling.request(&chat);
         match prompt {
             Some(prompt) => self.answer(chat, &request, &prompt, &images),
@@ -188,6 +190,12 @@ impl Run {
         }
         if self.stats {
             eprintln!("{}", answer.stats());
+            if let Some(stats) = chat.expert_stats() {
+                eprintln!("{}", experts::text(&stats));
+            }
+            if let Some((own, mapped)) = memory::resident_bytes() {
+                eprintln!("memory: {} of its own, {} of mapped files", memory::size(own), memory::size(mapped));
+            }
         }
         Ok(match answer.finished.reason {
             FinishReason::Cancelled => ExitCode::from(INTERRUPTED),

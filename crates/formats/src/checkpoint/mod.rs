@@ -39,7 +39,7 @@ pub struct Checkpoint {
 pub enum Kind {
     /// A Hugging Face folder, or a part of one.
     HuggingFace,
-    /// A GGUF file, with its metadata.
+    /// A GGUF or packed file, with its metadata.
     Gguf(Metadata),
 }
 
@@ -60,7 +60,7 @@ pub struct TokenizerFiles {
 
 impl Checkpoint {
     /// Opens `path`: a Hugging Face folder (one safetensors file, or shards with an index), a folder with one GGUF model,
-    /// a GGUF file (or any part of a split one), a safetensors file with `config.json` beside it, or a `.json` config
+    /// a GGUF or packed file (or any part of a split one), a safetensors file with `config.json` beside it, or a `.json` config
     /// alone.
     ///
     /// A file with `mmproj` in its name beside a `llama4` GGUF is taken for its projector; of several, the first by
@@ -81,7 +81,7 @@ impl Checkpoint {
         Self::open_any(path, Some(projector))
     }
 
-    /// Whether tensors have GGUF names and layouts.
+    /// Whether tensors have GGUF names and shapes.
     pub fn is_gguf(&self) -> bool {
         matches!(self.kind, Kind::Gguf(_))
     }
@@ -99,7 +99,7 @@ impl Checkpoint {
         let extension = path.extension().and_then(|extension| extension.to_str());
         let gguf = match (is_folder, extension) {
             (true, _) => Folder::open(path)?.only_gguf()?,
-            (false, Some("gguf")) => Some(path.into()),
+            (false, Some("gguf" | "puna")) => Some(path.into()),
             (false, _) => None,
         };
         match (gguf, projector) {
@@ -135,7 +135,7 @@ impl Checkpoint {
             _ => Err(FormatError::unsupported(
                 path,
                 "type of file",
-                "neither a folder nor a .gguf, .safetensors or .json file",
+                "neither a folder nor a .gguf, .puna, .safetensors or .json file",
             )),
         }
     }

@@ -1,4 +1,7 @@
 //! The GGUF format, versions 2 and 3: metadata and tensors in one file.
+//!
+//! Packed files are the same under another name, so that no other program takes them for GGUF: their first four bytes
+//! are `PUNA`, tensors may be [`packed`] row groups, and two keys say which layout those have.
 
 mod metadata;
 mod read;
@@ -7,18 +10,27 @@ mod write;
 
 use std::path::Path;
 
-use tensor::Bytes;
+use tensor::{Bytes, packed};
 
 use crate::budget::Need;
 use crate::{FormatError, Tensor};
 
 pub use metadata::{Array, Metadata, Value};
-pub use write::write;
+pub use write::{Layout, Writer, write};
 
 use read::Cursor;
 
 /// The first four bytes.
 const MAGIC: [u8; 4] = *b"GGUF";
+
+/// The first four bytes of packed files.
+const PACKED_MAGIC: [u8; 4] = *b"PUNA";
+
+/// Metadata of packed files: [`packed::VERSION`].
+pub const LAYOUT_KEY: &str = "puna.packed.layout";
+
+/// Metadata of packed files: [`packed::ROWS`].
+pub const ROWS_KEY: &str = "puna.packed.rows";
 
 /// What tensors are aligned to where the metadata does not say.
 const ALIGNMENT: usize = 32;
@@ -38,9 +50,20 @@ const AXES_LIMIT: usize = 4;
 /// The smallest tensor description: a name's length, axes, type, offset.
 const TENSOR_BYTES: usize = 8 + 4 + 4 + 8;
 
+/// What kind of file it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Container {
+    /// GGUF, which many programs read.
+    Gguf,
+    /// The same with weights as the `cpu` device's kernels read them.
+    Packed,
+}
+
 /// A parsed GGUF file.
 #[derive(Debug, Clone)]
 pub struct Gguf {
+    /// What its first bytes say.
+    pub container: Container,
     /// The format's version, 2 or 3.
     pub version: u32,
     /// Everything that is no tensor.
@@ -54,11 +77,11 @@ impl Gguf {
     ///
     /// # Errors
     /// [`FormatError::Corrupt`] if anything does not fit the format or the file's length, a name appears twice, or
-    /// tensors overlap; [`FormatError::Unsupported`] for other versions, big-endian files and tensor types that
-    /// [`tensor::Format`] does not have.
+    /// tensors overlap; [`FormatError::Unsupported`] for other versions, big-endian files, tensor types that
+    /// [`tensor::Format`] does not have, and packed files of another layout.
     pub fn parse(file: &Path, bytes: &Bytes) -> Result<Self, FormatError> {
         let mut cursor = Cursor::new(file, bytes);
-        let version = read_version(&mut cursor)?;
+        let (container, version) = read_version(&mut cursor)?;
         let n_tensors = cursor.count("tensor count", TENSOR_BYTES)?;
         let n_keys = cursor.count("metadata count", 8 + 4 + 1)?;
         if n_keys > KEYS_LIMIT {
@@ -68,7 +91,10 @@ impl Gguf {
         let mut need = Need { n_keys, ..Need::default() };
         let metadata = Metadata::read(&mut cursor, bytes, &mut need)?;
         let alignment = alignment(&metadata)?;
-        let infos = read_infos(&mut cursor, n_tensors, need)?;
+        if container == Container::Packed {
+            check_layout(&metadata, alignment)?;
+        }
+        let infos = read_infos(&mut cursor, container, n_tensors, need)?;
         let data_begin = cursor.at().checked_next_multiple_of(alignment).filter(|begin| *begin <= bytes.len());
         let data_begin = match data_begin {
             Some(begin) => begin,
@@ -76,7 +102,7 @@ impl Gguf {
             None => return Err(FormatError::corrupt(file, "tensor data", "the file ends before it")),
         };
         let tensors = place(file, infos, bytes, data_begin, alignment)?;
-        Ok(Self { version, metadata, tensors })
+        Ok(Self { container, version, metadata, tensors })
     }
 
     /// The tensor called `name`.
@@ -85,14 +111,18 @@ impl Gguf {
     }
 }
 
-fn read_version(cursor: &mut Cursor<'_>) -> Result<u32, FormatError> {
-    let magic = cursor.take(4, "magic")?;
-    if magic != MAGIC {
-        return Err(FormatError::corrupt(cursor.file(), "magic", format!("is {magic:?}, not \"GGUF\"")));
-    }
+fn read_version(cursor: &mut Cursor<'_>) -> Result<(Container, u32), FormatError> {
+    let container = match cursor.array("magic")? {
+        MAGIC => Container::Gguf,
+        PACKED_MAGIC => Container::Packed,
+        other => {
+            let why = format!("is {other:?}, neither \"GGUF\" nor \"PUNA\"");
+            return Err(FormatError::corrupt(cursor.file(), "magic", why));
+        }
+    };
     let version = cursor.u32("version")?;
     match version {
-        2 | 3 => Ok(version),
+        2 | 3 => Ok((container, version)),
         _ if matches!(version.swap_bytes(), 1..=3) => {
             Err(FormatError::unsupported(cursor.file(), "version", "is big-endian; only little-endian files are read"))
         }
@@ -109,6 +139,23 @@ fn alignment(metadata: &Metadata) -> Result<usize, FormatError> {
     Ok(alignment)
 }
 
+/// Checks that the packed tensors to come are what the kernels read.
+fn check_layout(metadata: &Metadata, alignment: usize) -> Result<(), FormatError> {
+    let wanted = [(LAYOUT_KEY, packed::VERSION as usize), (ROWS_KEY, packed::ROWS)];
+    for (key, wanted) in wanted {
+        let got = metadata.find_count(key)?.ok_or_else(|| FormatError::missing(metadata.file(), key))?;
+        if got != wanted {
+            let why = format!("is {got}: the file was packed for another version of puna; this one reads {wanted}");
+            return Err(FormatError::unsupported(metadata.file(), key, why));
+        }
+    }
+    if alignment < packed::LINE {
+        let why = format!("is {alignment}; packed weights begin at multiples of {}", packed::LINE);
+        return Err(FormatError::corrupt(metadata.file(), ALIGNMENT_KEY, why));
+    }
+    Ok(())
+}
+
 /// A tensor's description before its bytes are found.
 struct Info {
     name: String,
@@ -119,7 +166,12 @@ struct Info {
 }
 
 /// Walks the descriptions twice: to know what they take, then to keep them.
-fn read_infos(cursor: &mut Cursor<'_>, n_tensors: usize, mut need: Need) -> Result<Vec<Info>, FormatError> {
+fn read_infos(
+    cursor: &mut Cursor<'_>,
+    container: Container,
+    n_tensors: usize,
+    mut need: Need,
+) -> Result<Vec<Info>, FormatError> {
     need.n_tensors = n_tensors;
     let mut ahead = cursor.clone();
     for _ in 0..n_tensors {
@@ -130,7 +182,7 @@ fn read_infos(cursor: &mut Cursor<'_>, n_tensors: usize, mut need: Need) -> Resu
     need.check(cursor.file(), "tensor count", cursor.file_bytes())?;
     let mut infos = Vec::with_capacity(n_tensors);
     for _ in 0..n_tensors {
-        infos.push(read_info(cursor)?);
+        infos.push(read_info(cursor, container)?);
     }
     Ok(infos)
 }
@@ -142,7 +194,7 @@ fn read_n_axes(cursor: &mut Cursor<'_>, field: &str) -> Result<usize, FormatErro
     })
 }
 
-fn read_info(cursor: &mut Cursor<'_>) -> Result<Info, FormatError> {
+fn read_info(cursor: &mut Cursor<'_>, container: Container) -> Result<Info, FormatError> {
     let file = cursor.file();
     let name = cursor.text("tensor name", NAME_LIMIT_BYTES)?;
     if name.is_empty() {
@@ -157,7 +209,7 @@ fn read_info(cursor: &mut Cursor<'_>) -> Result<Info, FormatError> {
     // The file lists the innermost axis first.
     shape.reverse();
     let id = cursor.u32(name)?;
-    let dtype = types::dtype(id).map_err(|why| FormatError::unsupported(file, name, why))?;
+    let dtype = types::dtype(container, id).map_err(|why| FormatError::unsupported(file, name, why))?;
     let begin = cursor.u64(name)?;
     let size = dtype.size_bytes(&shape).ok_or_else(|| {
         FormatError::corrupt(

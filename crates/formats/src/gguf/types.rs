@@ -2,6 +2,7 @@
 
 use tensor::{Format, quant::Kind};
 
+use super::Container;
 use crate::DType;
 
 /// Every tensor type that has been written to files, with its number.
@@ -40,6 +41,9 @@ const TYPES: [(u32, &str); 32] = [
     (39, "MXFP4"),
 ];
 
+/// What the numbers of packed types have on top, far above any number that GGUF files use.
+const PACKED: u32 = 1 << 16;
+
 /// All formats that tensors of a GGUF file can have here.
 fn formats() -> impl Iterator<Item = Format> {
     let plain = [Format::F32, Format::F16, Format::BF16];
@@ -47,7 +51,13 @@ fn formats() -> impl Iterator<Item = Format> {
 }
 
 /// The type with the number `id`, or why it can not be read.
-pub(super) fn dtype(id: u32) -> Result<DType, String> {
+pub(super) fn dtype(container: Container, id: u32) -> Result<DType, String> {
+    if container == Container::Packed && id & PACKED != 0 {
+        return match dtype(Container::Gguf, id & !PACKED)? {
+            DType::Weight(format) => Ok(DType::Packed(format)),
+            other => Err(format!("is stored as packed {}", other.name())),
+        };
+    }
     let Some((_, name)) = TYPES.iter().find(|(known, _)| *known == id) else {
         return Err(format!("is stored as the unknown type {id}"));
     };
@@ -58,10 +68,14 @@ pub(super) fn dtype(id: u32) -> Result<DType, String> {
     })
 }
 
-/// The number of `dtype`, if GGUF files can hold it here.
-pub(super) fn id(dtype: DType) -> Option<u32> {
-    let DType::Weight(format) = dtype else { return None };
-    TYPES.iter().find(|(_, name)| *name == format.name()).map(|(id, _)| *id)
+/// The number of `dtype`, if such files can hold it here.
+pub(super) fn id(container: Container, dtype: DType) -> Option<u32> {
+    let above = match dtype {
+        DType::Weight(_) => 0,
+        DType::Packed(_) if container == Container::Packed => PACKED,
+        _ => return None,
+    };
+    TYPES.iter().find(|(_, name)| *name == dtype.name()).map(|(id, _)| above | *id)
 }
 
 #[cfg(test)]
@@ -72,12 +86,18 @@ mod tests {
     fn every_format_has_a_number_and_comes_back_by_it() {
         let mut n_formats = 0;
         for format in formats() {
-            let id = id(DType::Weight(format)).unwrap();
-            assert_eq!(dtype(id), Ok(DType::Weight(format)), "{}", format.name());
+            for wanted in [DType::Weight(format), DType::Packed(format)] {
+                let number = id(Container::Packed, wanted).unwrap();
+                assert_eq!(dtype(Container::Packed, number), Ok(wanted), "{}", format.name());
+            }
+            assert_eq!(id(Container::Gguf, DType::Packed(format)), None);
+            let number = id(Container::Gguf, DType::Weight(format)).unwrap();
+            assert_eq!(dtype(Container::Gguf, number), Ok(DType::Weight(format)), "{}", format.name());
+            assert!(dtype(Container::Gguf, number | PACKED).is_err());
             n_formats += 1;
         }
         assert_eq!(n_formats, 3 + Kind::ALL.len());
-        assert!(dtype(19).unwrap_err().contains("IQ1_S"));
-        assert!(dtype(4).unwrap_err().contains("unknown type 4"));
+        assert!(dtype(Container::Gguf, 19).unwrap_err().contains("IQ1_S"));
+        assert!(dtype(Container::Gguf, 4).unwrap_err().contains("unknown type 4"));
     }
 }

@@ -94,6 +94,93 @@ fn builder(change: impl Fn(&mut Builder)) -> Builder {
     b
 }
 
+/// Metadata that packed files have more.
+const N_PACKED_KEYS: u64 = 2;
+
+/// The same model, packed: `second` has 17 outputs, which take two row groups of 576 bytes, padding included.
+fn packed_builder([layout, rows, alignment]: [u32; 3], change: impl Fn(&mut Builder)) -> Builder {
+    let mut b = builder(|b| {
+        b.count("puna.packed.layout", layout).count("puna.packed.rows", rows);
+    });
+    b.bytes[..4].copy_from_slice(b"PUNA");
+    b.bytes[16..24].copy_from_slice(&(N_KEYS + N_PACKED_KEYS).to_le_bytes());
+    let at = b.bytes.windows(17).position(|window| window == b"general.alignment").unwrap() + 17 + 4;
+    b.bytes[at..at + 4].copy_from_slice(&alignment.to_le_bytes());
+    // From the first tensor's name on it is written anew.
+    let first = b.bytes.windows(5).position(|window| window == b"first").unwrap() - 8;
+    b.bytes.truncate(first);
+    b.marks.retain(|(_, at, _)| *at < first);
+    b.tensor("first", &[32, 2], 0, 0).tensor("second", &[32, 17], PACKED | 8, 256);
+    change(&mut b);
+    b.bytes.resize(b.bytes.len().next_multiple_of(64) + 256 + 1152, 1);
+    b
+}
+
+/// What types of packed tensors have on top.
+const PACKED: u32 = 1 << 16;
+
+pub fn sound_packed() -> Case {
+    Case::new(Parser::Gguf, "sound", packed_builder([1, 16, 64], |_| {}).bytes)
+}
+
+pub fn broken_packed() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |what: String, bytes: Vec<u8>| cases.push(Case::new(Parser::Gguf, format!("packed: {what}"), bytes));
+    let Builder { bytes: sound, marks } = packed_builder([1, 16, 64], |_| {});
+    for len in 0..sound.len() {
+        add(format!("cut at {len}"), sound[..len].to_vec());
+    }
+    for (mark, at, width) in marks {
+        let mut wide = [0; 8];
+        wide[..width].copy_from_slice(&sound[at..at + width]);
+        let value = u64::from_le_bytes(wide);
+        for new in broken_numbers(mark, value) {
+            // Outputs up to a multiple of 16 take no more bytes.
+            if mark == Mark::Axis && value == 17 && new == 18 {
+                continue;
+            }
+            let new = if width == 4 { new.min(u64::from(u32::MAX)) } else { new };
+            let mut bytes = sound.clone();
+            bytes[at..at + width].copy_from_slice(&new.to_le_bytes()[..width]);
+            add(format!("{mark:?} at {at} is {new}, not {value}"), bytes);
+        }
+    }
+    for numbers in [[0, 16, 64], [2, 16, 64], [u32::MAX, 16, 64], [1, 8, 64], [1, 0, 64], [1, 16, 32], [1, 16, 0]] {
+        add(format!("layout, rows and alignment {numbers:?}"), packed_builder(numbers, |_| {}).bytes);
+    }
+    for key in ["puna.packed.layout", "puna.packed.rows"] {
+        let mut bytes = sound.clone();
+        let at = bytes.windows(key.len()).position(|window| window == key.as_bytes()).unwrap();
+        bytes[at..at + 4].copy_from_slice(b"none");
+        add(format!("no {key}"), bytes);
+        let mut bytes = sound.clone();
+        bytes[at + key.len()..at + key.len() + 4].copy_from_slice(&6u32.to_le_bytes());
+        add(format!("{key} is no whole number"), bytes);
+    }
+    let mut as_gguf = sound.clone();
+    as_gguf[..4].copy_from_slice(b"GGUF");
+    add("packed tensors in a GGUF file".into(), as_gguf);
+    let mut tensor = |what: &str, axes: &[u64], type_id: u32| {
+        let mut bytes = packed_builder([1, 16, 64], |b| {
+            b.tensor("x", axes, type_id, 1408);
+        })
+        .bytes;
+        bytes[8..16].copy_from_slice(&3u64.to_le_bytes());
+        add(what.into(), bytes);
+    };
+    tensor("one axis", &[32], PACKED | 8);
+    tensor("half a block", &[33, 16], PACKED | 8);
+    tensor("a group over 64 bits", &[1 << 60, 1], PACKED);
+    tensor("groups over 64 bits", &[1 << 30, 1 << 40], PACKED);
+    tensor("matrices over 64 bits", &[1, 1 << 30, 1 << 30, 1 << 30], PACKED);
+    tensor("packed more than once", &[32, 16], PACKED << 1 | PACKED | 8);
+    tensor("another mark", &[32, 16], PACKED << 1 | 8);
+    for type_id in [4, 9, 16, 24, 39, 1000] {
+        tensor(&format!("type {type_id}"), &[256, 16], PACKED | type_id);
+    }
+    cases
+}
+
 pub fn sound() -> Case {
     Case::new(Parser::Gguf, "sound", builder(|_| {}).bytes)
 }

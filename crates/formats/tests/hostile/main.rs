@@ -81,6 +81,7 @@ fn every_broken_file_ends_in_an_error_that_names_file_and_field() {
     for (name, sound, cases) in [
         ("safetensors", tensors::sound(), tensors::broken()),
         ("gguf", ggufs::sound(), ggufs::broken()),
+        ("packed", ggufs::sound_packed(), ggufs::broken_packed()),
         ("config", configs::sound_config(), configs::broken_configs()),
         ("generation", configs::sound_generation(), configs::broken_generations()),
         ("preprocessor", configs::sound_preprocessor(), configs::broken_preprocessors()),
@@ -119,6 +120,7 @@ fn random_changes_to_sound_files_never_panic_or_take_memory() {
     let sound = [
         tensors::sound(),
         ggufs::sound(),
+        ggufs::sound_packed(),
         configs::sound_config(),
         configs::sound_generation(),
         configs::sound_preprocessor(),

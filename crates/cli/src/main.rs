@@ -7,6 +7,7 @@ mod commands;
 mod failure;
 mod interrupt;
 mod model;
+mod ordered;
 mod output;
 mod repl;
 

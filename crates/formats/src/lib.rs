@@ -23,4 +23,4 @@ pub use config::{GenerationConfig, ModelConfig, PreprocessorConfig};
 pub use error::FormatError;
 pub use gguf::Gguf;
 pub use mmap::map_file;
-pub use stored::{DType, NewTensor, Tensor};
+pub use stored::{DType, NewTensor, Tensor, TensorInfo};

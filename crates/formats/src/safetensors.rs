@@ -4,7 +4,6 @@
 //! made. What is accepted is what the `safetensors` crate accepts, less duplicate names and more than 16 axes; a test
 //! compares the two.
 
-use std::io::Write;
 use std::path::Path;
 
 use ::safetensors::Dtype;
@@ -276,8 +275,8 @@ pub fn write(path: &Path, tensors: &[NewTensor<'_>]) -> Result<(), FormatError> 
     let padding = header.len().next_multiple_of(PREFIX_BYTES) - header.len();
     let header_bytes = u64::try_from(header.len() + padding).unwrap_or(u64::MAX);
     atomic::write(path, |out| {
-        out.write_all(&header_bytes.to_le_bytes())?;
-        write!(out, "{header}{:padding$}", "")?;
-        tensors.iter().try_for_each(|tensor| out.write_all(tensor.bytes))
+        out.write(&header_bytes.to_le_bytes())?;
+        out.write(format!("{header}{:padding$}", "").as_bytes())?;
+        tensors.iter().try_for_each(|tensor| out.write(tensor.bytes))
     })
 }

@@ -36,6 +36,24 @@ pub struct NewTensor<'a> {
     pub bytes: &'a [u8],
 }
 
+impl<'a> NewTensor<'a> {
+    /// The tensor without its numbers.
+    pub fn info(&self) -> TensorInfo<'a> {
+        TensorInfo { name: self.name, dtype: self.dtype, shape: self.shape }
+    }
+}
+
+/// A tensor to be written whose numbers come later.
+#[derive(Debug, Clone, Copy)]
+pub struct TensorInfo<'a> {
+    /// Its name in the file.
+    pub name: &'a str,
+    /// How its numbers are stored.
+    pub dtype: DType,
+    /// Row-major, outermost axis first.
+    pub shape: &'a [usize],
+}
+
 /// How the numbers of a stored tensor are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(non_camel_case_types, missing_docs)] // the names that files and their users write say what they are

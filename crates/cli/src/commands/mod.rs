@@ -3,6 +3,7 @@
 mod bench;
 mod completions;
 mod inspect;
+mod quantize;
 mod run;
 mod tokenize;
 mod trace;
@@ -20,6 +21,8 @@ pub enum Command {
     Bench(bench::Bench),
     /// Show what a model's files hold
     Inspect(inspect::Inspect),
+    /// Write a model in another format
+    Quantize(quantize::Quantize),
     /// Write every intermediate tensor of a forward pass to a file
     Trace(trace::Trace),
     /// Show the token ids of a text
@@ -36,6 +39,7 @@ impl Command {
     pub fn run(self, top: &mut clap::Command) -> Result<ExitCode> {
         match self {
             Self::Run(command) => return command.run(),
+            Self::Quantize(command) => return command.run(),
             Self::Bench(command) => command.run()?,
             Self::Inspect(command) => command.run()?,
             Self::Trace(command) => command.run()?,

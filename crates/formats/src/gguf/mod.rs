@@ -13,7 +13,7 @@ use crate::budget::Need;
 use crate::{FormatError, Tensor};
 
 pub use metadata::{Array, Metadata, Value};
-pub use write::write;
+pub use write::{Layout, Writer, write};
 
 use read::Cursor;
 

@@ -1,5 +1,7 @@
 //! From a checkpoint to the metadata and tensors of a GGUF file that other programs read.
 
+mod folder;
+mod keys;
 mod recipe;
 mod rows;
 
@@ -26,13 +28,41 @@ pub struct Export {
 impl Export {
     /// The model in `checkpoint`, its decoder only, quantised by `recipe`.
     ///
+    /// A folder's tokenizer is `tokenizer`, as the `tokenizer.*` keys of the file; a GGUF model has its own.
+    ///
     /// # Errors
-    /// [`LlamaError::Weight`] if a tensor is not stored as numbers that a weight can be.
-    pub fn model(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Self, LlamaError> {
-        match &checkpoint.kind {
-            Kind::Gguf(metadata) => Self::again(checkpoint, metadata, recipe),
-            Kind::HuggingFace => Err(LlamaError::Unsupported("only GGUF models are quantised so far".into())),
+    /// [`LlamaError::Missing`] or [`LlamaError::Weight`] where the files do not hold what the config describes;
+    /// [`LlamaError::Unsupported`] for settings that GGUF files have no key for.
+    pub fn model(
+        checkpoint: &Checkpoint,
+        recipe: &Recipe,
+        tokenizer: Vec<(String, Value)>,
+    ) -> Result<Self, LlamaError> {
+        if let Kind::Gguf(metadata) = &checkpoint.kind {
+            return Self::again(checkpoint, metadata, recipe);
         }
+        let tensors = folder::decoder(checkpoint, recipe)?;
+        let mut metadata = keys::decoder(&checkpoint.config, &name_of(checkpoint))?;
+        metadata.extend(tokenizer);
+        keys::check_decoder(&checkpoint.config, &metadata, &tensors)?;
+        metadata.extend(file_keys(recipe));
+        Ok(Self { metadata, tensors })
+    }
+
+    /// The vision tower and projector of a folder, which GGUF readers want as a file of their own; `None` for a model
+    /// without, and for a GGUF model, which has that file already.
+    ///
+    /// # Errors
+    /// As [`model`](Self::model).
+    pub fn projector(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Option<Self>, LlamaError> {
+        let Some(vision) = checkpoint.config.vision.as_ref().filter(|_| !checkpoint.is_gguf()) else {
+            return Ok(None);
+        };
+        let tensors = folder::projector(checkpoint, vision, recipe)?;
+        let mut metadata = keys::projector(vision, checkpoint.preprocessor.as_ref(), &name_of(checkpoint))?;
+        keys::check_projector(vision, &metadata, &tensors)?;
+        metadata.extend(file_keys(recipe));
+        Ok(Some(Self { metadata, tensors }))
     }
 
     /// The descriptions of all tensors, for the file's layout.
@@ -72,6 +102,12 @@ impl Facts {
             tied: checkpoint.config.tie_word_embeddings,
         }
     }
+}
+
+/// What the model is called: its folder.
+fn name_of(checkpoint: &Checkpoint) -> String {
+    let path = checkpoint.path.canonicalize().unwrap_or_else(|_| checkpoint.path.clone());
+    path.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
 /// Keys that describe how a file is quantised.

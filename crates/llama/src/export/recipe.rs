@@ -166,6 +166,15 @@ impl Recipe {
         };
         fitting(kind, row_len)
     }
+
+    /// The format of a vision tower's or projector's matrix that is stored as `stored`: 16 bits are small enough.
+    pub(super) fn projector_format(&self, stored: Format) -> Format {
+        match (self.base, stored) {
+            (Format::Block(_), Format::BF16) => Format::BF16,
+            (Format::Block(_), _) => Format::F16,
+            (plain, _) => plain,
+        }
+    }
 }
 
 impl When {

@@ -42,7 +42,7 @@ impl ExportTensor {
     /// `source` as `shape` under another name. Numbers are read in `order`, which `shape` is the result of.
     ///
     /// # Errors
-    /// [`LlamaError::Weight`] if `source` is not stored as numbers that a weight can be, or has not as many.
+    /// [`LlamaError::Weight`] if `source` is not stored as numbers that a weight can be, or in another shape.
     pub(super) fn new(
         source: &Tensor,
         name: String,
@@ -54,16 +54,13 @@ impl ExportTensor {
         let DType::Weight(stored) = source.dtype else {
             return Err(wrong(format!("is stored as {}, not as numbers that a weight can be", source.dtype.name())));
         };
-        let n_values = shape.iter().try_fold(1usize, |n, axis| n.checked_mul(*axis));
-        let n_stored = match order {
-            Order::Columns { n_stored, .. } => {
-                let n_out = shape.iter().rev().nth(1).copied().unwrap_or(1);
-                n_values.map(|n| n / n_out.max(1)).and_then(|n| n.checked_mul(n_stored))
-            }
-            _ => n_values,
-        };
-        if n_stored != Some(source.n_values()) {
-            return Err(wrong(format!("has the shape {:?}, which does not give {shape:?}", source.shape)));
+        let n_out = shape.iter().rev().nth(1).copied().unwrap_or(1);
+        let mut wanted = shape.clone();
+        if let (Order::Columns { n_stored, .. }, [.., out, input]) = (order, wanted.as_mut_slice()) {
+            (*out, *input) = (*input, n_stored);
+        }
+        if squeezed(&source.shape) != squeezed(&wanted) {
+            return Err(wrong(format!("has the shape {:?}; the config asks for {wanted:?}", source.shape)));
         }
         if order != Order::Same && matches!(stored, Format::Block(_)) {
             return Err(wrong(format!("is stored as {}, whose rows can not be reordered", stored.name())));
@@ -77,7 +74,6 @@ impl ExportTensor {
             Order::Columns { .. } => shape.iter().rev().skip(1).product(),
             _ => n_values / row_len.max(1),
         };
-        let n_out = shape.iter().rev().nth(1).copied().unwrap_or(1);
         Ok(Self { name, format, shape, stored, bytes: source.bytes.clone(), order, n_rows, row_len, n_out })
     }
 
@@ -169,6 +165,11 @@ impl ExportTensor {
             row += n;
         }
     }
+}
+
+/// Axes of length 1 do not count.
+fn squeezed(shape: &[usize]) -> Vec<usize> {
+    shape.iter().copied().filter(|n| *n != 1).collect()
 }
 
 /// Where the row that comes to lie at `row` is stored: pair `p`, member `m` of its head is stored at `m · half + p`.

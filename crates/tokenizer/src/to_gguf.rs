@@ -116,7 +116,8 @@ impl Tokenizer {
         }
         merges.sort_unstable();
         let spelling = |id: u32| tokens.get(id as usize).map_or("", String::as_str);
-        let merges = merges.iter().map(|(_, left, right)| format!("{} {}", spelling(*left), spelling(*right))).collect();
+        let merges =
+            merges.iter().map(|(_, left, right)| format!("{} {}", spelling(*left), spelling(*right))).collect();
         GgufVocabulary { model: "gpt2".into(), tokens, token_types, merges, ..Default::default() }
     }
 
@@ -150,11 +151,7 @@ impl Tokenizer {
     }
 
     /// Spelling and type of every id.
-    fn table(
-        &self,
-        spelling: impl Fn(u32) -> String,
-        text_type: impl Fn(u32, &str) -> i32,
-    ) -> (Vec<String>, Vec<i32>) {
+    fn table(&self, spelling: impl Fn(u32) -> String, text_type: impl Fn(u32, &str) -> i32) -> (Vec<String>, Vec<i32>) {
         let raw = |id| String::from_utf8_lossy(self.token_bytes(id).unwrap_or_default()).into_owned();
         let ids = (0u32..).take(self.vocab_size());
         let entry = |id| match self.kind(id) {

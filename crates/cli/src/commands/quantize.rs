@@ -14,7 +14,7 @@ use formats::gguf::{Layout, Value, Writer};
 use llama::export::{Export, ExportTensor, RECIPES, Recipe};
 use serde_json::json;
 
-use crate::failure::{no_memory, usage};
+use crate::failure::usage;
 use crate::interrupt::{INTERRUPTED, Watch};
 use crate::output::{byte_bar, line, thousands};
 use crate::{model, ordered};
@@ -24,12 +24,13 @@ const PIECE_VALUES: usize = 1 << 20;
 
 /// Write a model in another format
 ///
-/// Reads a GGUF model of any format and writes a GGUF file that other programs read too. Norms, biases and the router
-/// stay f32; the output map keeps at least six bits. q4_k_m, q4_k_s and q5_k_m are the usual mixtures, in which some
-/// layers get more bits; the other names use one format throughout.
+/// Reads a GGUF model of any format or a Hugging Face folder and writes a GGUF file that other programs read too. A
+/// folder's vision tower goes to a second file, mmproj-OUT. Norms, biases and the router stay f32; the output map keeps
+/// at least six bits. q4_k_m, q4_k_s and q5_k_m are the usual mixtures, in which some layers get more bits; the other
+/// names use one format throughout.
 #[derive(clap::Args)]
 pub struct Quantize {
-    /// A GGUF file
+    /// A GGUF file or a Hugging Face folder
     #[arg(value_name = "IN")]
     input: PathBuf,
     /// The .gguf file to write
@@ -61,6 +62,13 @@ fn target_parser() -> impl TypedValueParser<Value = Target> {
     names.try_map(|name| Recipe::named(&name).map(Target::Gguf).ok_or("no such format"))
 }
 
+/// A file to be written.
+struct New {
+    path: PathBuf,
+    export: Export,
+    layout: Layout,
+}
+
 /// A file that was written.
 struct Written {
     path: PathBuf,
@@ -75,28 +83,76 @@ impl Quantize {
         let checkpoint = model::open_checkpoint(&self.input, None)?;
         if checkpoint.tensors.is_empty() {
             let message = format!("{} holds no weights, a config alone", self.input.display());
-            return Err(usage(message, "name a GGUF file"));
+            return Err(usage(message, "name a GGUF file, or the folder that has the .safetensors files"));
         }
         if self.output.extension() != Some(OsStr::new("gguf")) {
             let message = format!("{} does not end in .gguf", self.output.display());
             return Err(usage(message, "programs know GGUF files by their name: write OUT as NAME.gguf"));
         }
-        let export = Export::model(&checkpoint, recipe).with_context(|| format!("{}", self.input.display()))?;
-        let watch = Watch::begin();
-        let Some(written) = self.write(&self.output, &export, &watch)? else {
-            return Ok(ExitCode::from(INTERRUPTED));
-        };
-        self.report(&checkpoint, recipe, &[written])?;
+        let files = self.files(&checkpoint, recipe).with_context(|| format!("{}", self.input.display()))?;
+        self.check_room(&files)?;
+        let (watch, mut written) = (Watch::begin(), Vec::new());
+        for file in files {
+            match self.write(file, &watch)? {
+                Some(file) => written.push(file),
+                None => return Ok(ExitCode::from(INTERRUPTED)),
+            }
+        }
+        self.report(&checkpoint, recipe, &written)?;
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Writes `export` to `path`, unless it is interrupted.
-    fn write(&self, path: &Path, export: &Export, watch: &Watch) -> Result<Option<Written>> {
-        let metadata: Vec<(&str, Value)> = export.metadata.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
-        let layout = Layout::new(path, &metadata, &export.infos())?;
+    /// The files that the model becomes. The model itself comes last: where it is, the others are.
+    fn files(&self, checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Vec<New>> {
+        let mut files = Vec::new();
+        if let Some(projector) = Export::projector(checkpoint, recipe)? {
+            let mut name = OsStr::new("mmproj-").to_owned();
+            name.push(self.output.file_name().unwrap_or_default());
+            files.push((self.output.with_file_name(name), projector));
+        }
+        let tokenizer = if checkpoint.is_gguf() { Vec::new() } else { model::gguf_tokenizer(checkpoint)? };
+        files.push((self.output.clone(), Export::model(checkpoint, recipe, tokenizer)?));
+        let new = |(path, export): (PathBuf, Export)| {
+            let metadata: Vec<(&str, Value)> = export.metadata.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
+            let layout = Layout::new(&path, &metadata, &export.infos())?;
+            Ok(New { path, export, layout })
+        };
+        files.into_iter().map(new).collect()
+    }
+
+    /// Refuses files that are there, and what does not fit the disk.
+    fn check_room(&self, files: &[New]) -> Result<()> {
+        let there = files.iter().find(|file| !self.force && std::fs::symlink_metadata(&file.path).is_ok());
+        if let Some(file) = there {
+            return Err(usage(format!("{} exists", file.path.display()), "--force overwrites it"));
+        }
+        let folder = self.output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            return Err(usage(
+                format!("{} is no folder to write to", folder.display()),
+                "name an OUT in a folder that exists",
+            ));
+        }
+        let bytes = files.iter().map(|file| file.layout.file_bytes() as u64).fold(0, u64::saturating_add);
+        match free_bytes(folder) {
+            Some(free) if free < bytes => Err(usage(
+                format!(
+                    "{} takes {} bytes; {} are free on that disk",
+                    self.output.display(),
+                    thousands(bytes),
+                    thousands(free)
+                ),
+                "make room, or name an OUT on another disk",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a file, unless it is interrupted.
+    fn write(&self, New { path, export, layout }: New, watch: &Watch) -> Result<Option<Written>> {
         let bytes = layout.file_bytes();
-        self.check_room(path, bytes)?;
-        let mut file = Writer::create(path, layout)?;
+        let mut file = Writer::create(&path, layout)
+            .map_err(|e| usage(e.to_string(), "name an OUT in a folder that can be written"))?;
         let pieces: Vec<(&ExportTensor, Range<usize>)> = export.tensors.iter().flat_map(pieces).collect();
         let bar = byte_bar("writing", bytes);
         let n_threads = self.threads.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
@@ -127,22 +183,7 @@ impl Quantize {
             let (n, bytes) = formats.entry(tensor.format.name()).or_default();
             (*n, *bytes) = (*n + 1, *bytes + tensor.size_bytes());
         }
-        Ok(Some(Written { path: path.into(), bytes, formats }))
-    }
-
-    /// Refuses a file that is there, and one that does not fit the disk.
-    fn check_room(&self, path: &Path, bytes: usize) -> Result<()> {
-        if !self.force && std::fs::symlink_metadata(path).is_ok() {
-            return Err(usage(format!("{} exists", path.display()), "--force overwrites it"));
-        }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        match free_bytes(folder) {
-            Some(free) if free < bytes as u64 => Err(no_memory(
-                format!("{} takes {bytes} bytes; {free} bytes of the disk are free", path.display()),
-                "make room, or name an OUT on another disk",
-            )),
-            _ => Ok(()),
-        }
+        Ok(Some(Written { path, bytes, formats }))
     }
 
     fn report(&self, checkpoint: &Checkpoint, recipe: &Recipe, written: &[Written]) -> Result<()> {

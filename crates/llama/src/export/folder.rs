@@ -135,11 +135,12 @@ pub(super) fn projector(
         (named(hf.positions, gguf.positions), vec![config.grid() * config.grid() + 1, width]),
         (named(hf.patch, gguf.patch), vec![width, patch_len]),
     ];
-    let adapter = [[config.projector_input_dim, width * joined * joined], [config.projector_output_dim, config.projector_input_dim]];
-    let mut matrices = vec![(
-        named(hf.projector, gguf.projector),
-        vec![checkpoint.config.text.hidden_size, config.vision_output_dim],
-    )];
+    let adapter = [
+        [config.projector_input_dim, width * joined * joined],
+        [config.projector_output_dim, config.projector_input_dim],
+    ];
+    let mut matrices =
+        vec![(named(hf.projector, gguf.projector), vec![checkpoint.config.text.hidden_size, config.vision_output_dim])];
     for i in 0..2 {
         matrices.push((named(hf.adapter[i], gguf.adapter[i]), adapter[i].to_vec()));
     }
@@ -149,9 +150,10 @@ pub(super) fn projector(
     }
     for layer in 0..config.n_layers {
         // ln1, q, k, v, o, ln2, fc1, fc2
-        let shapes = [None, Some([width, width]), Some([width, width]), Some([width, width]), Some([width, width]), None]
-            .into_iter()
-            .chain([Some([inner, width]), Some([width, inner])]);
+        let shapes =
+            [None, Some([width, width]), Some([width, width]), Some([width, width]), Some([width, width]), None]
+                .into_iter()
+                .chain([Some([inner, width]), Some([width, inner])]);
         for ((a, b), shape) in hf.inner.iter().zip(gguf.inner).zip(shapes) {
             let (a, b) = (format!("{}.{layer}.{a}", hf.layers), format!("{}.{layer}.{b}", gguf.layers));
             let n_out = shape.map_or(width, |[n_out, _]| n_out);

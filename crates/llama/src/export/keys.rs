@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use formats::config::{Architecture, Ffn, ModelConfig, PreprocessorConfig, Rope, RopeScaling, TextConfig, VisionConfig};
+use formats::config::{
+    Architecture, Ffn, ModelConfig, PreprocessorConfig, Rope, RopeScaling, TextConfig, VisionConfig,
+};
 use formats::gguf::{Array, Metadata, Value};
 use formats::{DType, Gguf, Tensor};
 use tensor::Bytes;
@@ -77,7 +79,11 @@ fn moe_step(text: &TextConfig) -> Option<usize> {
 }
 
 /// The keys of a vision tower and its projector.
-pub(super) fn projector(vision: &VisionConfig, images: Option<&PreprocessorConfig>, name: &str) -> Result<Keys, LlamaError> {
+pub(super) fn projector(
+    vision: &VisionConfig,
+    images: Option<&PreprocessorConfig>,
+    name: &str,
+) -> Result<Keys, LlamaError> {
     let text = |text: &str| Value::String(text.into());
     let mut keys: Keys = vec![
         ("general.architecture".into(), text("clip")),

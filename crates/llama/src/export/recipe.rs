@@ -218,3 +218,126 @@ fn role(facts: &Facts, name: &str, shape: &[usize]) -> Role {
 fn layer(name: &str) -> Option<usize> {
     name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DENSE: Facts = Facts { n_layers: 32, n_experts: 0, shares_keys: true, tied: false };
+
+    fn check(recipe: &str, facts: &Facts, name: &str, shape: &[usize], expected: &str) {
+        let recipe = Recipe::named(recipe).expect(recipe);
+        assert_eq!(recipe.format(facts, name, shape).name(), expected, "{} {name} {shape:?}", recipe.name);
+    }
+
+    #[test]
+    fn every_recipe_is_found_by_its_name_and_says_its_format() {
+        for recipe in &RECIPES {
+            let upper = recipe.name.to_uppercase();
+            assert_eq!(Recipe::named(&upper).map(|found| found.name), Some(recipe.name));
+            let base = recipe.base.name();
+            assert!(upper == base || upper.starts_with(&format!("{base}_")), "{upper} is made of {base}");
+            check(recipe.name, &DENSE, "blk.3.attn_q.weight", &[4096, 4096], base);
+            check(recipe.name, &DENSE, "token_embd.weight", &[32000, 4096], base);
+        }
+        assert!(Recipe::named("q4").is_none());
+    }
+
+    #[test]
+    fn small_and_delicate_tensors_stay_f32() {
+        for recipe in ["f16", "q4_0", "q4_k_m", "bf16", "f32"] {
+            for (name, shape) in [
+                ("blk.0.attn_norm.weight", &[4096][..]),
+                ("output_norm.weight", &[4096]),
+                ("blk.0.attn_q.bias", &[4096]),
+                ("rope_freqs.weight", &[64]),
+                ("blk.0.ffn_gate_inp.weight", &[16, 4096]),
+                ("blk.0.ffn_norm.weight", &[1, 4096]),
+            ] {
+                check(recipe, &DENSE, name, shape, "F32");
+            }
+        }
+    }
+
+    #[test]
+    fn the_output_map_keeps_six_bits() {
+        let tied = Facts { tied: true, ..DENSE };
+        for (recipe, width, expected) in [
+            ("q4_0", 4096, "Q6_K"),
+            ("q4_0", 576, "Q8_0"),
+            ("q8_0", 4096, "Q8_0"),
+            ("q4_k_m", 4096, "Q6_K"),
+            ("q4_k_m", 576, "Q8_0"),
+            ("q2_k", 4096, "Q6_K"),
+            ("bf16", 4096, "BF16"),
+        ] {
+            check(recipe, &DENSE, "output.weight", &[32000, width], expected);
+            check(recipe, &tied, "token_embd.weight", &[32000, width], expected);
+        }
+        check("q4_0", &DENSE, "token_embd.weight", &[32000, 4096], "Q4_0");
+    }
+
+    /// The layers of `n_layers` in which `name` is not the base format.
+    fn layers_with_more(recipe: &str, facts: &Facts, name: &str) -> Vec<usize> {
+        let recipe = Recipe::named(recipe).expect(recipe);
+        let format = |layer| recipe.format(facts, &format!("blk.{layer}.{name}.weight"), &[4096, 4096]);
+        (0..facts.n_layers).filter(|layer| format(*layer) != recipe.base).collect()
+    }
+
+    #[test]
+    fn mixtures_spend_more_bits_where_they_are_known_to() {
+        // Llama 3 8B: the files that everybody has.
+        let spread = [0, 1, 2, 3, 6, 9, 12, 15, 18, 21, 24, 27, 28, 29, 30, 31];
+        for mixture in ["q4_k_m", "q5_k_m"] {
+            for name in ["attn_v", "ffn_down"] {
+                assert_eq!(layers_with_more(mixture, &DENSE, name), spread, "{mixture} {name}");
+                check(mixture, &DENSE, &format!("blk.0.{name}.weight"), &[1024, 4096], "Q6_K");
+            }
+            for name in ["attn_q", "attn_k", "attn_output", "ffn_gate", "ffn_up"] {
+                assert_eq!(layers_with_more(mixture, &DENSE, name), [0; 0], "{mixture} {name}");
+            }
+        }
+        assert_eq!(layers_with_more("q4_k_s", &DENSE, "attn_v"), [0, 1, 2, 3]);
+        assert_eq!(layers_with_more("q4_k_s", &DENSE, "ffn_down"), [0, 1, 2, 3]);
+        check("q4_k_s", &DENSE, "blk.0.ffn_down.weight", &[4096, 14336], "Q5_K");
+        assert_eq!(layers_with_more("q4_k", &DENSE, "ffn_down"), [0; 0]);
+    }
+
+    #[test]
+    fn experts_count_as_the_feed_forward_they_are() {
+        let scout = Facts { n_layers: 48, n_experts: 16, ..DENSE };
+        for name in ["ffn_down_exps", "ffn_down_shexp"] {
+            check("q4_k_m", &scout, &format!("blk.0.{name}.weight"), &[16, 5120, 8192], "Q6_K");
+            check("q4_k_m", &scout, &format!("blk.7.{name}.weight"), &[16, 5120, 8192], "Q4_K");
+        }
+        let eight = Facts { n_experts: 8, ..DENSE };
+        for (recipe, name, expected) in [
+            ("q4_0", "attn_v", "Q8_0"),
+            ("q4_0", "attn_k", "Q8_0"),
+            ("q4_0", "attn_output", "Q4_0"),
+            ("q4_k_m", "attn_v", "Q8_0"),
+            ("q4_k_m", "attn_output", "Q5_K"),
+            ("q5_k_m", "attn_output", "Q5_K"),
+        ] {
+            check(recipe, &eight, &format!("blk.5.{name}.weight"), &[1024, 4096], expected);
+        }
+        let large = Facts { n_layers: 80, ..DENSE };
+        check("q4_k_m", &large, "blk.11.attn_v.weight", &[1024, 8192], "Q5_K");
+        check("q4_k_m", &large, "blk.0.attn_v.weight", &[1024, 8192], "Q6_K");
+    }
+
+    #[test]
+    fn short_rows_fall_back() {
+        for (recipe, row_len, expected) in [
+            ("q2_k", 576, "Q4_0"),
+            ("q3_k", 576, "Q4_0"),
+            ("q4_k", 576, "Q5_0"),
+            ("q5_k", 576, "Q5_1"),
+            ("q6_k", 576, "Q8_0"),
+            ("q4_0", 40, "F16"),
+            ("q4_k_m", 40, "F16"),
+        ] {
+            check(recipe, &DENSE, "blk.5.attn_q.weight", &[64, row_len], expected);
+        }
+    }
+}

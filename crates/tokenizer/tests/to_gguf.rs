@@ -2,13 +2,31 @@
 
 mod common;
 
-use common::{all, from_json, gguf, json, ranks, sentence_piece};
+use common::{all, from_json, json, ranks, sentence_piece};
 use serde_json::{Value, json};
 use tokenizer::{GgufVocabulary, Specials, Tokenizer};
 
-/// The `tokenizer.json` of the small vocabulary with other steps before the model.
-fn with_steps(pre_tokenizer: Value) -> Value {
+/// Merges that the patterns allow or forbid: across digits, cases, contractions, and what stands before a word.
+const TELLING: [&str; 8] = ["1 2", "12 3", "123 4", "Ġ 1", "o W", "n '", "! Ċ", "/ b"];
+
+/// The `tokenizer.json` of the small vocabulary, with those merges too.
+fn telling() -> Value {
     let mut file = json();
+    let n_tokens = file["model"]["vocab"].as_object().map_or(0, serde_json::Map::len);
+    for (n, merge) in TELLING.iter().enumerate() {
+        file["model"]["vocab"][merge.replace(' ', "")] = json!(n_tokens + n);
+        file["model"]["merges"].as_array_mut().expect("a list").push(json!(merge));
+    }
+    // Added tokens are numbered after the vocabulary.
+    for token in file["added_tokens"].as_array_mut().expect("a list") {
+        token["id"] = json!(token["id"].as_u64().expect("an id") + TELLING.len() as u64);
+    }
+    file
+}
+
+/// The same with other steps before the model.
+fn with_steps(pre_tokenizer: Value) -> Value {
+    let mut file = telling();
     file["pre_tokenizer"] = pre_tokenizer;
     file["model"]["ignore_merges"] = json!(false);
     file
@@ -48,14 +66,14 @@ fn each_pattern_is_found_by_what_it_does() {
     let smollm = json!({"type": "Sequence", "pretokenizers": [
         {"type": "Digits", "individual_digits": true}, byte_level]});
     for (file, pre) in [
-        (json(), "llama-bpe"),
+        (telling(), "llama-bpe"),
         (with_steps(split(qwen2)), "qwen2"),
         (with_steps(smollm), "smollm"),
         (with_steps(byte_level), "gpt-2"),
     ] {
         let (entries, _) = there_and_back(&from_json(&file), &file);
         assert_eq!((entries.model.as_str(), entries.pre.as_deref()), ("gpt2", Some(pre)));
-        assert_eq!(entries.merges, gguf(pre).merges, "{pre}");
+        assert_eq!(serde_json::json!(entries.merges), file["model"]["merges"], "{pre}");
     }
     let (entries, back) = there_and_back(&ranks(), &Value::Null);
     assert_eq!(entries.pre.as_deref(), Some("llama4"));

@@ -133,6 +133,9 @@ class Puna:
             raise Failure(f"puna {arguments[0]} ended with {done.returncode}: {done.stderr.strip()[-300:]}")
         return done.stdout
 
+    def quantize(self, model, out, format):
+        self._run("quantize", model, out, "--to", format)
+
     def tokenize(self, model, text, *flags):
         return json.loads(self._run("tokenize", "-m", model, "--json", *flags, "--", text))["ids"]
 

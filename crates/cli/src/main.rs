@@ -9,6 +9,7 @@ mod failure;
 mod interrupt;
 mod memory;
 mod model;
+mod ordered;
 mod output;
 mod repl;
 

@@ -8,7 +8,7 @@ use cpu::{Cpu, CpuOptions, Isa};
 use engine::Limits;
 use engine::media::{TileConfig, TileSettings};
 use formats::config::Architecture;
-use formats::gguf::Metadata;
+use formats::gguf::{Array, Metadata, Value};
 use formats::{Checkpoint, FormatError, Kind, PreprocessorConfig};
 use llama::Model;
 use tensor::{Device, KvFormat};
@@ -40,6 +40,11 @@ enum IsaName {
 }
 
 impl DeviceArguments {
+    /// How many threads work.
+    pub fn threads(&self) -> NonZeroUsize {
+        self.threads.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
+    }
+
     /// The CPU device.
     pub fn open(&self) -> Cpu {
         let isa = self.isa.map(|isa| match isa {
@@ -189,6 +194,65 @@ fn gguf_vocabulary(metadata: &Metadata) -> Result<GgufVocabulary> {
         add_space_prefix: metadata.find_bool("tokenizer.ggml.add_space_prefix")?,
         chat_template: text("tokenizer.chat_template")?,
     })
+}
+
+/// The tokenizer of a folder as the `tokenizer.*` entries of a GGUF file.
+///
+/// # Errors
+/// If it has none, or one that such a file can not describe.
+pub fn gguf_tokenizer(checkpoint: &Checkpoint) -> Result<Vec<(String, Value)>> {
+    let tokenizer = tokenizer_of(checkpoint)?;
+    let files = &checkpoint.tokenizer;
+    let json = files.tokenizer_json.as_deref().map(formats::map_file).transpose()?;
+    let path = files.tokenizer_json.as_ref().or(files.tokenizer_model.as_ref()).unwrap_or(&checkpoint.path);
+    let n_tokens = checkpoint.config.text.vocab_size;
+    let mut vocabulary = tokenizer.to_gguf(&path.display().to_string(), json.as_deref().unwrap_or(&[]), n_tokens)?;
+    vocabulary.chat_template = chat_template(checkpoint, Some(&tokenizer))?;
+    // What the configs call an end and the tokenizer does not takes a place that is left.
+    for end in end_tokens(checkpoint, &tokenizer) {
+        let ends = [&mut vocabulary.eos, &mut vocabulary.eot, &mut vocabulary.eom];
+        if ends.iter().all(|known| **known != Some(end))
+            && let Some(place) = ends.into_iter().find(|place| place.is_none())
+        {
+            *place = Some(end);
+        }
+    }
+    Ok(gguf_entries(vocabulary))
+}
+
+/// The reverse of [`gguf_vocabulary`].
+fn gguf_entries(vocabulary: GgufVocabulary) -> Vec<(String, Value)> {
+    let strings = |list: &[String]| Value::Array(Array::of_strings(list.iter().map(String::as_str)));
+    let mut entries = vec![
+        ("ggml.model", Value::String(vocabulary.model)),
+        ("ggml.tokens", strings(&vocabulary.tokens)),
+        ("ggml.token_type", Value::Array(Array::of_i32(&vocabulary.token_types))),
+    ];
+    if !vocabulary.scores.is_empty() {
+        entries.push(("ggml.scores", Value::Array(Array::of_f32(&vocabulary.scores))));
+    }
+    if !vocabulary.merges.is_empty() {
+        entries.push(("ggml.merges", strings(&vocabulary.merges)));
+    }
+    for (key, text) in [("ggml.pre", vocabulary.pre), ("chat_template", vocabulary.chat_template)] {
+        entries.extend(text.map(|text| (key, Value::String(text))));
+    }
+    for (key, id) in [
+        ("ggml.bos_token_id", vocabulary.bos),
+        ("ggml.eos_token_id", vocabulary.eos),
+        ("ggml.eot_token_id", vocabulary.eot),
+        ("ggml.eom_token_id", vocabulary.eom),
+        ("ggml.unknown_token_id", vocabulary.unknown),
+        ("ggml.padding_token_id", vocabulary.pad),
+    ] {
+        entries.extend(id.map(|id| (key, Value::U32(id))));
+    }
+    for (key, flag) in
+        [("ggml.add_bos_token", vocabulary.add_bos), ("ggml.add_space_prefix", vocabulary.add_space_prefix)]
+    {
+        entries.extend(flag.map(|flag| (key, Value::Bool(flag))));
+    }
+    entries.into_iter().map(|(key, value)| (format!("tokenizer.{key}"), value)).collect()
 }
 
 /// The checkpoint's own chat template.

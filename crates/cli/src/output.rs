@@ -23,6 +23,13 @@ pub fn line(text: &str) -> std::io::Result<()> {
     write(&format!("{text}\n"))
 }
 
+/// A number with its digits in threes: 1,234,567.
+pub fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|g| std::str::from_utf8(g).ok()).collect();
+    groups.join(",")
+}
+
 /// A bar of bytes on standard error; nothing where that is no terminal.
 pub fn byte_bar(what: &str, n_bytes: usize) -> ProgressBar {
     let bar = bar(n_bytes, "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}");

@@ -8,6 +8,7 @@ use tensor::{Bytes, Choice, Device, KvFormat, OpError, Orientation, PAGE_LEN, Ro
 
 use crate::arena::{Arena, Lease};
 use crate::attention;
+use crate::cores;
 use crate::experts::{ExpertStats, Experts};
 use crate::isa::{self, Isa};
 use crate::kernels::{Kernels, TILE};
@@ -23,7 +24,7 @@ const GRAIN: usize = 1 << 13;
 /// How to set a [`Cpu`] up. The default uses what the machine has.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CpuOptions {
-    /// Threads, the caller's included; as many as the process may use if `None`.
+    /// Threads, the caller's included; one for each physical core that the process may use if `None`.
     pub threads: Option<NonZeroUsize>,
     /// The richest instruction set to use. It lowers what was detected and never raises it.
     pub isa: Option<Isa>,
@@ -43,7 +44,11 @@ pub struct Cpu {
 impl Cpu {
     /// A device with its own threads, which live as long as it does.
     pub fn new(options: CpuOptions) -> Self {
-        let available = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let available = || {
+            let logical = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+            let physical = cores::physical().and_then(|cores| NonZeroUsize::new(cores.len()));
+            physical.map_or(logical, |physical| physical.min(logical))
+        };
         let (isa, kernels) = isa::choose(options.isa);
         let pool = Pool::new(options.threads.unwrap_or_else(available));
         Self { pool, kernels, isa, numbers: Arc::default(), panels: Arc::default(), experts: None }

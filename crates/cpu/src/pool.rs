@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::cores;
+
 /// How long a thread spins for the next job before it gives its core back.
 const IDLE: Duration = Duration::from_micros(80);
 
@@ -89,9 +91,16 @@ impl Pool {
             stop: AtomicBool::new(false),
             panic: Mutex::new(None),
         });
+        // Only where every core has one thread: fewer threads of several programs must not gather on the same cores. The
+        // caller's thread is not ours to move; the system leaves it the core that is left.
+        let cores = cores::physical().filter(|cores| cores.len() == n_threads).unwrap_or_default();
         let workers = (1..n_threads).map_while(|index| {
-            let shared = Arc::clone(&shared);
-            thread::Builder::new().name(format!("cpu-{index}")).spawn(move || shared.work(index)).ok()
+            let (shared, core) = (Arc::clone(&shared), cores.get(index).copied());
+            let work = move || {
+                core.into_iter().for_each(cores::stay_on);
+                shared.work(index);
+            };
+            thread::Builder::new().name(format!("cpu-{index}")).spawn(work).ok()
         });
         let workers = workers.collect();
         Self { shared, workers, turn: Mutex::new(()) }

@@ -128,7 +128,8 @@ unsafe fn columns<S: Simd, P: Packing, const N: usize, const R: usize>(
                         }
                     }
                     for n in 0..N {
-                        let start = if shift > 0 { S::splat_i32(sums.add(n), shift - SUMS_SHIFT) } else { S::zero_i32() };
+                        let start =
+                            if shift > 0 { S::splat_i32(sums.add(n), shift - SUMS_SHIFT) } else { S::zero_i32() };
                         let scale = S::mul(w_scale, S::splat(*scale.add(n)));
                         acc[r][n] = S::fma(S::to_f32(S::end(products[n], start, P::BITS)), scale, acc[r][n]);
                     }

@@ -135,6 +135,36 @@ fn gguf_comes_back_as_written_with_every_type_of_value() {
 }
 
 #[test]
+fn a_gguf_file_fed_in_pieces_is_the_one_written_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, fed) = (folder.path().join("whole.gguf"), folder.path().join("fed.gguf"));
+    let (a, b) = (ramp(24), ramp(2 * 34));
+    let blocks = DType::Weight(Format::Block(Kind::Q8_0));
+    let tensors = [tensor("a", F32, &[2, 3], &a), tensor("b", blocks, &[64], &b)];
+    gguf::write(&whole, &every_value(), &tensors).unwrap();
+    let infos = tensors.map(|tensor| tensor.info());
+    let layout = || gguf::Layout::new(&fed, &every_value(), &infos).unwrap();
+    let mut writer = gguf::Writer::create(&fed, layout()).unwrap();
+    assert!(!fed.exists());
+    for piece in [&a[..5], &[], &a[5..], &b[..1], &b[1..]] {
+        writer.write(piece).unwrap();
+    }
+    writer.finish().unwrap();
+    let written = std::fs::read(&fed).unwrap();
+    assert_eq!(written, std::fs::read(&whole).unwrap());
+    assert_eq!(layout().file_bytes(), written.len());
+
+    // What is not finished leaves nothing, and does not touch what was there.
+    for pieces in [&[&a[..5]][..], &[&a[..]], &[&a[..], &b[..], &b[..1]], &[&ramp(25)[..]]] {
+        let mut writer = gguf::Writer::create(&fed, layout()).unwrap();
+        let fed_well = pieces.iter().try_for_each(|piece| writer.write(piece));
+        assert!(fed_well.and_then(|()| writer.finish()).is_err(), "{} pieces", pieces.len());
+        assert_eq!(std::fs::read(&fed).unwrap(), written);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+}
+
+#[test]
 fn arrays_iterate_by_their_own_type_only() {
     let strings = Array::of_strings(["", "a", "über"]);
     assert_eq!(strings.strings().unwrap().collect::<Vec<_>>(), ["", "a", "über"]);

@@ -6,6 +6,7 @@
 mod batch;
 mod decoder;
 mod error;
+pub mod export;
 mod footprint;
 mod load;
 mod names;

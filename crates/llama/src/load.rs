@@ -251,7 +251,8 @@ pub(crate) fn weight_name(names: Names, layer: usize, weight: Inner) -> String {
     }
 }
 
-fn bias_name(weight: &str) -> String {
+/// The name of the bias that goes with the weight `weight`.
+pub(crate) fn bias_name(weight: &str) -> String {
     format!("{}.bias", weight.trim_end_matches(".weight"))
 }
 

@@ -82,10 +82,20 @@ impl<'a> PackedPlan<'a> {
         self.layout.file_bytes()
     }
 
-    /// Tensors, and those of them that are packed.
-    pub fn n_tensors(&self) -> (usize, usize) {
-        let n_packed = self.tensors.iter().filter(|(_, dtype, _)| matches!(dtype, DType::Packed(_))).count();
-        (self.tensors.len(), n_packed)
+    /// Tensors that are packed, and their bytes.
+    pub fn packed(&self) -> (usize, usize) {
+        self.count(|dtype| matches!(dtype, DType::Packed(_)))
+    }
+
+    /// Tensors that stay row by row, and their bytes.
+    pub fn rows(&self) -> (usize, usize) {
+        self.count(|dtype| !matches!(dtype, DType::Packed(_)))
+    }
+
+    fn count(&self, is_meant: impl Fn(DType) -> bool) -> (usize, usize) {
+        let meant = self.tensors.iter().filter(|(_, dtype, _)| is_meant(*dtype));
+        let size = |dtype: DType, tensor: &Tensor| dtype.size_bytes(&tensor.shape).unwrap_or(0);
+        meant.fold((0, 0), |(n, bytes), (_, dtype, tensor)| (n + 1, bytes + size(*dtype, tensor)))
     }
 
     /// Writes the file. `pack` makes row groups; `progress` is told the bytes of every piece, and if it answers `false`

@@ -29,6 +29,22 @@ impl Frequencies {
         Self { pairing, values: (0..head_len / 2).map(|m| frequency(m) as f32).collect() }
     }
 
+    /// What a GGUF file has as `rope_freqs.weight`: one divisor a pair that gives the frequencies scaled by `rope`, to
+    /// the bit where there is such an f32, else the nearest. `None` where nothing is scaled by wavelength.
+    pub(crate) fn divisors(rope: &Rope, head_len: usize) -> Option<Vec<f32>> {
+        if !matches!(rope.scaling, RopeScaling::Llama3 { .. }) {
+            return None;
+        }
+        let scaled = Self::new(rope, Pairing::Interleaved, head_len, &[]);
+        let base = |m: usize| math::pow(f64::from(rope.theta), -2.0 * m as f64 / head_len as f64);
+        let divisor = |(m, wanted): (usize, &f32)| {
+            let near = (base(m) / f64::from(*wanted)) as f32;
+            let around = [near, near.next_up(), near.next_down()];
+            around.into_iter().find(|d| (base(m) / f64::from(*d)) as f32 == *wanted).unwrap_or(near)
+        };
+        Some(scaled.values.iter().enumerate().map(divisor).collect())
+    }
+
     /// The angles of rows at `positions`: the product in f32, as the reference computes it.
     pub(crate) fn rotation(&self, positions: impl Iterator<Item = usize>) -> Rotation {
         let angles = positions.flat_map(|p| self.values.iter().map(move |f| p as f32 * f));
@@ -88,6 +104,25 @@ mod tests {
         let ratios: Vec<f32> = plain.values.iter().zip(&scaled.values).map(|(p, s)| p / s).collect();
         assert!(ratios[..35].iter().all(|r| *r == 1.0));
         assert!(ratios[35..].iter().all(|r| (r - 16.0).abs() < 1e-5));
+    }
+
+    #[test]
+    fn divisors_give_the_scaled_frequencies_to_the_bit() {
+        for (factor, low, high, original, theta, head_len) in [
+            (8.0, 1.0, 4.0, 8192, 500_000.0, 128),  // Llama 3.1
+            (32.0, 1.0, 4.0, 8192, 500_000.0, 64),  // Llama 3.2
+            (16.0, 1.0, 1.0, 8192, 500_000.0, 128), // Scout
+        ] {
+            let rope = Rope { theta, scaling: RopeScaling::Llama3 { factor, low, high, original } };
+            let divisors = Frequencies::divisors(&rope, head_len).unwrap_or_default();
+            assert_eq!(divisors.len(), head_len / 2);
+            let from_file = Rope { theta, scaling: RopeScaling::Divisors };
+            let [a, b] = [(&rope, &[][..]), (&from_file, &divisors)]
+                .map(|(rope, divisors)| Frequencies::new(rope, Pairing::Halves, head_len, divisors).values);
+            assert_eq!(a, b, "{rope:?}");
+            assert!(divisors.iter().any(|d| *d == 1.0) && divisors.iter().any(|d| *d == factor));
+        }
+        assert_eq!(Frequencies::divisors(&Rope { theta: 1e4, scaling: RopeScaling::None }, 64), None);
     }
 
     #[test]

@@ -51,20 +51,20 @@ struct Layer<D: Device> {
 }
 
 /// The names of the tower's weights outside of its layers.
-struct Names {
-    class: &'static str,
-    positions: &'static str,
-    patch: &'static str,
-    norm_before: &'static str,
-    norm_after: &'static str,
-    adapter: [&'static str; 2],
-    projector: &'static str,
-    layers: &'static str,
+pub(crate) struct Names {
+    pub(crate) class: &'static str,
+    pub(crate) positions: &'static str,
+    pub(crate) patch: &'static str,
+    pub(crate) norm_before: &'static str,
+    pub(crate) norm_after: &'static str,
+    pub(crate) adapter: [&'static str; 2],
+    pub(crate) projector: &'static str,
+    pub(crate) layers: &'static str,
     /// ln1, q, k, v, o, ln2, fc1, fc2.
-    inner: [&'static str; 8],
+    pub(crate) inner: [&'static str; 8],
 }
 
-const HUGGING_FACE: Names = Names {
+pub(crate) const HUGGING_FACE: Names = Names {
     class: "vision_model.class_embedding",
     positions: "vision_model.positional_embedding_vlm",
     patch: "vision_model.patch_embedding.linear.weight",
@@ -85,7 +85,7 @@ const HUGGING_FACE: Names = Names {
     ],
 };
 
-const GGUF: Names = Names {
+pub(crate) const GGUF: Names = Names {
     class: "v.class_embd",
     positions: "v.position_embd.weight",
     patch: "v.patch_embd.weight",

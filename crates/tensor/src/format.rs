@@ -52,6 +52,39 @@ impl Format {
         (len / self.block_len()).checked_mul(self.block_bytes())
     }
 
+    /// The format called `name`, in whatever case.
+    pub fn named(name: &str) -> Option<Self> {
+        let plain = [Self::F32, Self::F16, Self::BF16];
+        let all = plain.into_iter().chain(quant::Kind::ALL.iter().map(|kind| Self::Block(*kind)));
+        all.into_iter().find(|format| format.name().eq_ignore_ascii_case(name))
+    }
+
+    /// Encodes `values` into `bytes`: rounded to the nearest, ties to even, or as [`quant::Kind::encode`] does.
+    ///
+    /// # Panics
+    /// If `bytes` are not exactly the bytes of `values.len()` values.
+    pub fn encode(self, values: &[f32], bytes: &mut [u8]) {
+        assert_eq!(self.row_bytes(values.len()), Some(bytes.len()), "{} row", self.name());
+        match self {
+            Self::F32 => {
+                for (raw, value) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(values) {
+                    *raw = value.to_le_bytes();
+                }
+            }
+            Self::F16 => {
+                for (raw, value) in bytes.as_chunks_mut::<2>().0.iter_mut().zip(values) {
+                    *raw = half::f16::from_f32(*value).to_le_bytes();
+                }
+            }
+            Self::BF16 => {
+                for (raw, value) in bytes.as_chunks_mut::<2>().0.iter_mut().zip(values) {
+                    *raw = half::bf16::from_f32(*value).to_le_bytes();
+                }
+            }
+            Self::Block(kind) => kind.encode(values, bytes),
+        }
+    }
+
     /// Decodes `bytes` into `out`.
     ///
     /// # Panics

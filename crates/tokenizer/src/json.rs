@@ -4,7 +4,7 @@
 //! fail, change from call to call or write control tokens gets through. The file's post-processor, padding and
 //! truncation are left out: they add tokens or take them away, which is the caller's business.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde_json::{Map, Value};
@@ -20,7 +20,7 @@ use crate::vocabulary::{Kind, Vocabulary, looks_like_control};
 
 /// How a vocabulary spells bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Spelling {
+pub(crate) enum Spelling {
     /// In the byte-level alphabet.
     ByteLevel,
     /// Spaces as `▁`, single bytes as `<0x0A>`.
@@ -202,6 +202,40 @@ fn added_tokens(root: &Map<String, Value>, vocab: &Vocab) -> Result<Vec<Added>, 
     Ok(tokens)
 }
 
+fn spelling(root: &Map<String, Value>) -> Spelling {
+    let is_byte_level = [root.get("pre_tokenizer"), root.get("decoder"), root.get("normalizer")]
+        .iter()
+        .any(|step| any_step(*step, &is_type("ByteLevel")));
+    if is_byte_level { Spelling::ByteLevel } else { Spelling::SentencePiece }
+}
+
+/// A file's tokens and merges as it spells them.
+pub(crate) struct Spelled {
+    pub spelling: Spelling,
+    /// Tokens of `model.vocab`.
+    pub by_id: HashMap<u32, String>,
+    /// `model.merges`, the first merged first.
+    pub merges: Vec<(String, String)>,
+    /// The id of `model.unk_token`.
+    pub unknown: Option<u32>,
+}
+
+/// Reads what [`parse`] has checked and does not keep.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn spelled(file: &str, bytes: &[u8]) -> Result<Spelled, TokenizerError> {
+    let corrupt = |why: String| TokenizerError::corrupt(file, why);
+    let root: Value = serde_json::from_slice(bytes).map_err(|e| corrupt(format!("not JSON: {e}")))?;
+    let root = root.as_object().ok_or_else(|| corrupt("not a JSON object".into()))?;
+    let model = object(root, "model").map_err(corrupt)?;
+    let vocab = vocab(model).map_err(corrupt)?;
+    let merges = merges(model, &vocab).map_err(corrupt)?;
+    let unknown = model.get("unk_token").and_then(Value::as_str).and_then(|token| vocab.get(token).copied());
+    let by_id = vocab.into_iter().map(|(token, id)| (id, token)).collect();
+    Ok(Spelled { spelling: spelling(root), by_id, merges, unknown })
+}
+
 /// The table of all tokens by id.
 fn vocabulary(
     file: &str,
@@ -210,10 +244,7 @@ fn vocabulary(
     vocab: &Vocab,
     added: &[Added],
 ) -> Result<Vocabulary, TokenizerError> {
-    let is_byte_level = [root.get("pre_tokenizer"), root.get("decoder"), root.get("normalizer")]
-        .iter()
-        .any(|step| any_step(*step, &is_type("ByteLevel")));
-    let spelling = if is_byte_level { Spelling::ByteLevel } else { Spelling::SentencePiece };
+    let spelling = spelling(root);
     let byte_fallback = model.get("byte_fallback").and_then(Value::as_bool) == Some(true);
     let mut tokens: Vec<(u32, Vec<u8>, Kind)> = Vec::with_capacity(vocab.len() + added.len());
     let spelled_apart: HashSet<&str> = added.iter().map(|token| token.content.as_str()).collect();

@@ -22,6 +22,7 @@ mod segment;
 mod special;
 mod split;
 mod stream;
+mod to_gguf;
 mod tokenizer;
 mod vocabulary;
 

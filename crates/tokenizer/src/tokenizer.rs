@@ -189,6 +189,19 @@ impl Tokenizer {
         self.vocabulary.len()
     }
 
+    pub(crate) fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+
+    pub(crate) fn kind(&self, id: u32) -> Kind {
+        self.vocabulary.kind(id)
+    }
+
+    /// Whether a space is written before every text.
+    pub(crate) fn adds_space(&self) -> bool {
+        self.space_prefix
+    }
+
     /// The token that begins a text.
     pub fn bos(&self) -> Option<u32> {
         self.bos

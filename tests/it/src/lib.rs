@@ -3,6 +3,7 @@
 //! The toys lie in `tests/data/toy`, made by `scripts/make_toy_llama4.py`. More folders of the same layout can be
 //! checked by naming their parent in `PUNA_GOLDENS`.
 
+pub mod exported;
 pub mod speaking;
 
 use std::collections::BTreeMap;

@@ -20,9 +20,17 @@ const BY_TOKEN: [&str; 2] = ["language_model.lm_head.weight", "language_model.mo
 /// # Errors
 /// If a file can not be read or written.
 pub fn write(folder: &Path) -> Result<()> {
+    write_with(folder, &[])
+}
+
+/// As [`write`], with the tokens `merged` after the 256 bytes.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_with(folder: &Path, merged: &[&str]) -> Result<()> {
     let toy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/toy/scout");
     std::fs::create_dir_all(folder)?;
-    let ranks = rank_file();
+    let ranks = rank_file(merged);
     std::fs::write(folder.join("tokenizer.model"), &ranks)?;
     let tokenizer = Tokenizer::from_ranks("tokenizer.model", ranks.as_bytes(), SpecialTokens::llama4())?;
 
@@ -62,9 +70,25 @@ pub fn write(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A rank file with a token for each byte, in their order.
-fn rank_file() -> String {
-    (0..=255u8).map(|byte| format!("{} {byte}\n", STANDARD.encode([byte]))).collect()
+/// A rank file with a token for each byte, in their order, then `merged`.
+fn rank_file(merged: &[&str]) -> String {
+    let tokens = (0..=255u8).map(|byte| vec![byte]).chain(merged.iter().map(|token| token.as_bytes().to_vec()));
+    tokens.enumerate().map(|(rank, token)| format!("{} {rank}\n", STANDARD.encode(token))).collect()
+}
+
+/// Changes the config in `folder` in what GGUF files do not store: chunks, temperature and rope scaling get the values
+/// that their readers assume.
+///
+/// # Errors
+/// If the config can not be read or written.
+pub fn assume_published_settings(folder: &Path) -> Result<()> {
+    let path = folder.join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+    let text = &mut config["text_config"];
+    text["attention_chunk_size"] = json!(8192);
+    text["floor_scale"] = json!(8192);
+    std::fs::write(path, config.to_string())?;
+    Ok(())
 }
 
 /// `n_rows` rows of `width` f32: those of `bytes` again and again, each time smaller, so that no two are equal and bytes are likelier than

@@ -12,7 +12,7 @@ use tensor::Pairing;
 
 use crate::failure::usage;
 use crate::model;
-use crate::output::line;
+use crate::output::{line, thousands};
 
 /// Show what a model's files hold
 ///
@@ -177,12 +177,6 @@ fn weights(checkpoint: &Checkpoint) -> String {
         0 => "none, a config alone".into(),
         n => format!("{n} tensors, {} bytes: {}", thousands(total as u64), types.join(", ")),
     }
-}
-
-fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|g| std::str::from_utf8(g).ok()).collect();
-    groups.join(",")
 }
 
 fn describe(layer: &LayerConfig) -> [String; 3] {

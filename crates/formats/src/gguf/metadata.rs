@@ -191,6 +191,11 @@ pub struct Metadata {
 }
 
 impl Metadata {
+    /// The metadata of a file `file` that is to be written; of a key given twice the last value counts.
+    pub fn new(file: &Path, values: impl IntoIterator<Item = (String, Value)>) -> Self {
+        Self { file: file.into(), values: values.into_iter().collect() }
+    }
+
     /// Reads `need.n_keys` keys with their values at `cursor`, which is in `file_bytes`, and adds to `need` what their
     /// copies take.
     pub(super) fn read(cursor: &mut Cursor<'_>, file_bytes: &Bytes, need: &mut Need) -> Result<Self, FormatError> {

@@ -75,9 +75,24 @@ def shown(row, line, bar):
     against = line.get("against")
     what = f"{row}, {line['test']} {line['tokens']}" + (f", {line['batch']} together" if line["batch"] > 1 else "")
     ratio, share = bar or (None, None)
-    wanted = [f"{ratio} ×"] * (ratio is not None) + [f"{share:.0%} of the roof"] * (share is not None)
-    theirs = f"{against['tok_per_s']:g} | {against['ratio']:.2f} × ({against['least']:.2f}…{against['most']:.2f})" if against else "– | –"
-    return f"| {what} | {line['tok_per_s']:g} | {theirs} | {line['roof_share']:.0%} of {line['roof']} | {', '.join(wanted) or '–'} |"
+    wanted = []
+    if ratio is not None:
+        wanted.append(f"{ratio} ×")
+    if share is not None:
+        wanted.append(f"{share:.0%} of the roof")
+    theirs = "– | –"
+    if against:
+        theirs = f"{against['tok_per_s']:g} | {against['ratio']:.2f} × ({against['least']:.2f}…{against['most']:.2f})"
+    return (f"| {what} | {line['tok_per_s']:g} | {theirs} | {line['roof_share']:.0%} of {line['roof']} "
+            f"| {', '.join(wanted) or '–'} |")
+
+
+def shown_threads(row, lines, threads):
+    """A line of the table for each test that was measured on all threads and on one."""
+    speed = {(line["test"], line["threads"]): line["tok_per_s"] for line in lines if line["test"] != "load"}
+    for test in ("prefill", "decode"):
+        both, one = speed[test, threads], speed[test, 1]
+        yield f"| {row}, {test}, {threads} threads against one | {both:g} | {one:g} | {both / one:.2f} × | – | above 1 × |"
 
 
 def main():
@@ -119,10 +134,11 @@ def main():
         report["rows"][row] = lines
         path.write_text(json.dumps(report, indent=1) + "\n")
         for line in lines:
-            if line["test"] != "load":
-                one = line["threads"] != arguments.threads
-                print(shown(f"{row}{', one thread' * one}", line, bars.get((line["test"], line["batch"])) if not one else None),
-                      flush=True)
+            if line["test"] != "load" and line["threads"] == arguments.threads:
+                print(shown(row, line, bars.get((line["test"], line["batch"]))), flush=True)
+        if any(line["threads"] == 1 for line in lines) and arguments.threads > 1:
+            for text in shown_threads(row, lines, arguments.threads):
+                print(text, flush=True)
     print(path)
     if missing:
         sys.exit(f"error: not there and left out: {', '.join(missing)}\nhint:  docs/performance.md says how they are made")

@@ -5,12 +5,18 @@ usage: python llama_cpp.py MODEL THREADS CONTEXT
 Prints {"ready": true, "version": ...} and then answers one JSON line with another until its input ends:
   {"test": "prefill", "tokens": T, "depth": D}              -> {"seconds": s}: reading T tokens after D others
   {"test": "decode", "tokens": T, "depth": D, "batch": B}   -> {"seconds": s}: T steps of B sequences after D tokens each
-An error is answered as {"error": ...}.  The library's own defaults hold (memory mapping, weights repacked for the
-CPU, batches of 2048 in pieces of 512); tokens are fed, not sampled, and are the same for every engine.
+An error is answered as {"error": ...}.  Tokens are fed, not sampled, and are the same for every engine.
+
+Its best settings.  The library's own defaults are the best or the same: memory mapping, batches of 2048 in pieces of 512,
+keys and values in f16, flash attention where the device has it (a CPU does).  Threads are as many as ours.  One is not
+always best: weights repacked for the CPU (the default) are faster for most work, but experts are then multiplied token
+by token, and the layout of the file can win.  So the first run of each test tries both, the faster one counts from then
+on, and answers name it ("setting").  Where a file has no format that is repacked, there is one.
 
 The library exports the C interface.  Its parameter structs differ from release to release, so they are passed as opaque
-blocks filled by its own `*_default_params`; of the context's, only the first four numbers are set, after a look at
-whether their defaults are what they have always been, and what came of them is read back.
+blocks filled by its own `*_default_params`.  Of the context's, only the first four numbers are set, after a look at
+whether their defaults are what they have always been, and what came of them is read back; of the model's, one flag,
+after a look at its neighbours, and the log has to say that it worked.
 """
 import ctypes
 import importlib.metadata
@@ -56,29 +62,65 @@ FUNCTIONS = {                                                           # name: 
     "llama_synchronize": (None, [POINTER]),
 }
 N_BATCH = 2048
+REPACKED, AS_STORED = "repacked", "as stored"
+# Of the model's parameters: vocab_only, check_tensors, use_extra_bufts (which is repacking), no_host, no_alloc.
+FLAGS_AT, FLAGS, REPACK_AT = 72, (0, 0, 1, 0, 0), 74
 
 
 class LlamaCpp:
-    """One model."""
+    """One model, loaded once or in both settings."""
 
     def __init__(self, path, n_threads):
         self.lib = ctypes.CDLL(importlib.util.find_spec("xllamacpp.xllamacpp").origin)
         for name, (result, arguments) in FUNCTIONS.items():
             function = getattr(self.lib, name)
             function.restype, function.argtypes = result, arguments
-        self.silence = LOG(lambda _level, _text, _data: None)           # must outlive the library's use of it
-        self.lib.llama_log_set(self.silence, None)
+        self.log = []
+        self.logger = LOG(lambda _level, text, _data: self.log.append(text))     # must outlive the library's use of it
+        self.lib.llama_log_set(self.logger, None)
         self.lib.llama_backend_init()
-        self.model = self.lib.llama_model_load_from_file(path.encode(), self.lib.llama_model_default_params())
-        if not self.model:
-            raise RuntimeError(f"llama.cpp does not load '{path}'")
-        self.n_vocab = self.lib.llama_vocab_n_tokens(self.lib.llama_model_get_vocab(self.model))
         self.n_threads = n_threads
+        self.models = {REPACKED: self._load(path, repack=True)}
+        if self._was_repacked():
+            model = self._load(path, repack=False)
+            if model and not self._was_repacked():
+                self.models[AS_STORED] = model
+        else:
+            self.models = {AS_STORED: self.models[REPACKED]}
+        first = next(iter(self.models.values()))
+        self.n_vocab = self.lib.llama_vocab_n_tokens(self.lib.llama_model_get_vocab(first))
+        self.best = {}
+
+    def _load(self, path, repack):
+        """The model, or None where this release has no such flag in the place that is known."""
+        params = self.lib.llama_model_default_params()
+        if not repack:
+            flags = ctypes.cast(ctypes.byref(params), ctypes.POINTER(ctypes.c_uint8))
+            if tuple(flags[FLAGS_AT:FLAGS_AT + len(FLAGS)]) != FLAGS:
+                return None
+            flags[REPACK_AT] = 0
+        self.log.clear()
+        model = self.lib.llama_model_load_from_file(path.encode(), params)
+        if not model:
+            raise RuntimeError(f"llama.cpp does not load '{path}'")
+        return model
+
+    def _was_repacked(self):
+        return any(b"REPACK" in text for text in self.log if text)
 
     def run(self, test, tokens, depth, batch):
-        """Seconds of the measured part."""
+        """Seconds of the measured part, and the setting."""
+        key = (test, tokens, depth, batch)
+        if key not in self.best:
+            tried = {name: self._time(name, *key) for name in self.models}
+            self.best[key] = min(tried, key=tried.get)
+            return tried[self.best[key]], self.best[key]
+        return self._time(self.best[key], *key), self.best[key]
+
+    def _time(self, setting, test, tokens, depth, batch):
+        self.log.clear()
         prefill = test == "prefill"
-        context = self._context((depth + tokens + 16) * batch, batch)
+        context = self._context(self.models[setting], (depth + tokens + 16) * batch, batch)
         room = self.lib.llama_batch_init(N_BATCH, 0, 1)
         try:
             positions = [0] * batch
@@ -105,12 +147,12 @@ class LlamaCpp:
             self.lib.llama_batch_free(room)
             self.lib.llama_free(context)
 
-    def _context(self, n_positions, n_sequences):
+    def _context(self, model, n_positions, n_sequences):
         params = self.lib.llama_context_default_params()
         if list(params.words[1:4]) != [N_BATCH, 512, 1]:
             raise RuntimeError("this release of xllamacpp has another layout of context parameters")
         params.words[0], params.words[3] = n_positions, n_sequences
-        context = self.lib.llama_init_from_model(self.model, params)
+        context = self.lib.llama_init_from_model(model, params)
         lib = self.lib
         if not context or lib.llama_n_ctx(context) < n_positions or lib.llama_n_seq_max(context) != n_sequences:
             raise RuntimeError(f"llama.cpp gives no context of {n_positions} tokens in {n_sequences} sequences")
@@ -153,8 +195,9 @@ def main():
     for line in sys.stdin:
         try:
             request = json.loads(line)
-            seconds = engine.run(request["test"], request["tokens"], request["depth"], request.get("batch", 1))
-            answer = {"seconds": seconds}
+            test = request["test"], request["tokens"], request["depth"], request.get("batch", 1)
+            seconds, setting = engine.run(*test)
+            answer = {"seconds": seconds, "setting": setting}
         except Exception as error:
             answer = {"error": str(error)}
         print(json.dumps(answer), flush=True)

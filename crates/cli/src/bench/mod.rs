@@ -1,7 +1,10 @@
 //! Measuring how fast a model runs, beside what the machine allows and beside another engine.
 
+pub mod cpu_time;
 pub mod ours;
 pub mod peer;
+pub mod report;
+pub mod server;
 
 use anyhow::Result;
 
@@ -12,6 +15,8 @@ pub enum Test {
     Prefill { tokens: usize, depth: usize },
     /// `tokens` steps of `batch` sequences that hold `depth` tokens each.
     Decode { tokens: usize, depth: usize, batch: usize },
+    /// One tile of an image through the vision tower, which makes `tokens` rows of it.
+    Tile { tokens: usize },
 }
 
 impl Test {
@@ -20,6 +25,7 @@ impl Test {
         match self {
             Self::Prefill { .. } => "prefill",
             Self::Decode { .. } => "decode",
+            Self::Tile { .. } => "tile",
         }
     }
 
@@ -28,6 +34,7 @@ impl Test {
         match self {
             Self::Prefill { tokens, depth } => [tokens, depth, 1],
             Self::Decode { tokens, depth, batch } => [tokens, depth, batch],
+            Self::Tile { tokens } => [tokens, 0, 1],
         }
     }
 
@@ -51,6 +58,16 @@ pub trait Engine {
     /// # Errors
     /// If the engine can not do it.
     fn run(&mut self, test: Test) -> Result<f64>;
+
+    /// Its process, where it is one of this machine that we started.
+    fn process(&self) -> Option<u32> {
+        None
+    }
+
+    /// How it was set for its last run, where it has more than one setting.
+    fn setting(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// Token ids that are the same for every engine, whatever its vocabulary: a linear congruential generator's.
@@ -62,7 +79,12 @@ pub struct Ids {
 impl Ids {
     /// The stream from the start, below `n_vocab`.
     pub fn new(n_vocab: u32) -> Self {
-        Self { state: 1, n_vocab: n_vocab.max(1) }
+        Self::from_state(1, n_vocab)
+    }
+
+    /// Another stream for every `state`, different from its first id on.
+    pub fn from_state(state: u32, n_vocab: u32) -> Self {
+        Self { state, n_vocab: n_vocab.max(1) }
     }
 }
 

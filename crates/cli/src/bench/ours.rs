@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use cpu::{Cpu, ExpertStats, Roofs};
 use engine::{Content, Engine, Known, STEP_ROWS, Sequence};
+use formats::config::VisionConfig;
 use llama::{Footprint, Site};
 use tensor::Device;
 
@@ -15,6 +16,8 @@ use super::{Ids, Test};
 pub struct Ours {
     engine: Engine<Cpu>,
     footprint: Footprint,
+    /// Multiply-adds of one tile.
+    tile_products: usize,
     n_vocab: u32,
 }
 
@@ -27,9 +30,16 @@ pub struct Share {
 }
 
 impl Ours {
-    pub fn new(engine: Engine<Cpu>, footprint: Footprint) -> Self {
+    /// A model whose weights cost `footprint`; `vision` and the decoder's width, if it takes images.
+    pub fn new(engine: Engine<Cpu>, footprint: Footprint, vision: Option<(&VisionConfig, usize)>) -> Self {
         let n_vocab = u32::try_from(engine.model().decoder.vocab_size()).unwrap_or(u32::MAX);
-        Self { engine, footprint, n_vocab }
+        let tile_products = vision.map_or(0, |(config, text_width)| tile_products(config, text_width));
+        Self { engine, footprint, tile_products, n_vocab }
+    }
+
+    /// How many token ids there are.
+    pub fn n_vocab(&self) -> u32 {
+        self.n_vocab
     }
 
     /// A sequence of `depth` tokens, computed.
@@ -60,6 +70,16 @@ impl Ours {
         self.engine.device().expert_stats()
     }
 
+    /// Seconds of one tile through the vision tower, its adapter and the projector.
+    fn tile(&self) -> Result<f64> {
+        let vision = self.engine.model().vision.as_ref().context("this model takes no images")?;
+        let n_values = 3 * vision.tile() * vision.tile();
+        let pixels: Vec<f32> = Ids::new(256).take(n_values).map(|byte| byte as f32 / 127.5 - 1.0).collect();
+        let began = Instant::now();
+        vision.forward(self.engine.device(), &pixels, &mut |_: &Cpu, _: Site, _: &<Cpu as Device>::Tensor| {})?;
+        Ok(began.elapsed().as_secs_f64())
+    }
+
     /// What the machine allows, measured now.
     pub fn roofs(&self, budget: Duration) -> Roofs {
         self.engine.device().roofs(budget)
@@ -74,6 +94,8 @@ impl Ours {
                 let roof = if 2 * quantised > products { "int8" } else { "f32" };
                 Share { roof, share: roof_s / seconds }
             }
+            // Towers are stored in 16 bits, which are multiplied as f32.
+            Test::Tile { .. } => Share { roof: "f32", share: 2.0 * self.tile_products as f64 / roofs.f32 / seconds },
             Test::Decode { tokens, batch, depth } => {
                 let n_chosen = self.n_chosen(batch)?;
                 let cache = batch * (depth + tokens / 2) * self.engine.position_bytes();
@@ -120,10 +142,22 @@ impl Ours {
     }
 }
 
+/// Multiply-adds of one tile: maps and attention.
+fn tile_products(config: &VisionConfig, text_width: usize) -> usize {
+    let (width, n_patches, n_rows) = (config.hidden_size, config.grid().pow(2), config.grid().pow(2) + 1);
+    let patches = n_patches * config.n_channels * config.patch_size.pow(2) * width;
+    let row = 4 * width * width + 2 * width * config.intermediate_size + 2 * n_rows * width;
+    let joined = width * config.joined_patches().pow(2) * config.projector_input_dim
+        + config.projector_input_dim * config.projector_output_dim
+        + config.vision_output_dim * text_width;
+    patches + config.n_layers * n_rows * row + config.tokens_per_tile() * joined
+}
+
 impl super::Engine for Ours {
     fn run(&mut self, test: Test) -> Result<f64> {
         let mut ids = Ids::new(self.n_vocab);
         match test {
+            Test::Tile { .. } => self.tile(),
             Test::Prefill { tokens, depth } => {
                 let mut sequence = self.sequence(depth, &mut ids)?;
                 self.extend(&mut sequence, tokens, &mut ids)?;

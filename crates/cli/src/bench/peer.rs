@@ -19,6 +19,7 @@ pub struct LlamaCpp {
     requests: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     version: String,
+    setting: Option<String>,
 }
 
 impl LlamaCpp {
@@ -34,7 +35,7 @@ impl LlamaCpp {
         let mut process = command.spawn().map_err(|e| usage(format!("\"{python}\" does not start: {e}"), hint))?;
         let requests = process.stdin.take();
         let answers = BufReader::new(process.stdout.take().context("the peer's output is a pipe")?);
-        let mut this = Self { process, requests, answers, version: String::new() };
+        let mut this = Self { process, requests, answers, version: String::new(), setting: None };
         let ready = this.read().map_err(|e| usage(format!("llama.cpp does not start in \"{python}\": {e}"), hint))?;
         this.version = ready["version"].as_str().unwrap_or("unknown").to_owned();
         Ok(this)
@@ -66,7 +67,16 @@ impl super::Engine for LlamaCpp {
         writeln!(requests, "{request}")?;
         requests.flush()?;
         let answer = self.read().context("llama.cpp")?;
+        self.setting = answer["setting"].as_str().map(str::to_owned);
         answer["seconds"].as_f64().context("llama.cpp gave no seconds")
+    }
+
+    fn process(&self) -> Option<u32> {
+        Some(self.process.id())
+    }
+
+    fn setting(&self) -> Option<&str> {
+        self.setting.as_deref()
     }
 }
 

@@ -1,25 +1,31 @@
 //! `puna bench`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use comfy_table::{Table, presets};
-use cpu::{Cpu, ExpertStats, Roofs};
+use cpu::Cpu;
+use formats::Checkpoint;
 use llama::Footprint;
-use serde_json::{Value, json};
 
-use crate::bench::ours::{Ours, Share};
+use crate::bench::cpu_time::Reading;
+use crate::bench::ours::Ours;
 use crate::bench::peer::LlamaCpp;
+use crate::bench::report::{self, Load, Row, Runs};
+use crate::bench::server::{Address, Key, Server};
 use crate::bench::{Engine, Test, median};
 use crate::failure::usage;
 use crate::output::line;
-use crate::{experts, memory, model};
+use crate::{experts, model};
 
 /// Measure speed: reading prompts, decoding, loading, and the share of what the machine allows
 ///
 /// Roofs (memory, int8, f32) are measured in the same run. With --against, another engine runs the same tests in
-/// alternation, and ratios of neighbouring runs are printed with their spread.
+/// alternation, and ratios of neighbouring runs are printed with their spread. "others" is the processor time that
+/// other programs took in all runs of a test together: figures beside which it is large are disturbed.
+///
+/// Of a server, a prompt's time ends with the first streamed token, each prompt begins with other tokens than the ones
+/// before it, and decoding is timed from the first token of the earliest stream to the last of all.
 #[derive(clap::Args)]
 pub struct Bench {
     /// A GGUF file or a Hugging Face folder
@@ -40,12 +46,25 @@ pub struct Bench {
     /// Steps of a decoding test
     #[arg(long, value_name = "N", default_value_t = 64)]
     tokens: usize,
+    /// Only one tile of an image through the vision tower
+    #[arg(long, conflicts_with_all = ["prefill", "depth", "batch", "tokens", "against"])]
+    image_tile: bool,
+    /// A GGUF file with the vision tower
+    #[arg(long, value_name = "FILE")]
+    mmproj: Option<PathBuf>,
     /// Runs of each test, after one that does not count
     #[arg(long, value_name = "N", default_value_t = 5)]
     runs: usize,
-    /// Another engine to alternate with
-    #[arg(long, value_name = "ENGINE")]
+    /// Another engine to alternate with: xllamacpp (llama.cpp, from the Python wheel of this name, with its best
+    /// settings), or the URL of a server with OpenAI's API that has the same model
+    #[arg(long, value_name = "xllamacpp|URL")]
     against: Option<Peer>,
+    /// The model's name at the server; by default the name of -m, or the only one there is
+    #[arg(long, value_name = "NAME", requires = "against")]
+    against_model: Option<String>,
+    /// The server's key; OPENAI_API_KEY is read, too
+    #[arg(long, value_name = "KEY", env = "PUNA_API_KEY", hide_env_values = true)]
+    api_key: Option<String>,
     /// The Python that has the other engine
     #[arg(long, value_name = "PROGRAM", default_value = "python3")]
     python: String,
@@ -61,60 +80,24 @@ pub struct Bench {
     device: model::DeviceArguments,
 }
 
-#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Peer {
-    /// llama.cpp, from the Python wheel of this name
+    /// llama.cpp, from the Python wheel of this name.
     Xllamacpp,
+    /// A server with OpenAI's API.
+    Url(String),
 }
 
-/// One test's figures.
-struct Row {
-    test: Test,
-    /// Seconds of every run.
-    ours: Vec<f64>,
-    /// The other engine's.
-    theirs: Vec<f64>,
-    share: Share,
-    /// What the cache of experts did in all of our runs.
-    experts: Option<ExpertStats>,
-}
+impl std::str::FromStr for Peer {
+    type Err = String;
 
-impl Row {
-    fn speed(&self, seconds: &[f64]) -> f64 {
-        self.test.n_tokens() as f64 / median(seconds)
-    }
-
-    /// The ratios of neighbouring runs: median, least, most.
-    fn ratios(&self) -> Option<[f64; 3]> {
-        let ratios: Vec<f64> = self.ours.iter().zip(&self.theirs).map(|(ours, theirs)| theirs / ours).collect();
-        let least = ratios.iter().copied().reduce(f64::min)?;
-        let most = ratios.iter().copied().reduce(f64::max)?;
-        Some([median(&ratios), least, most])
-    }
-
-    fn json(&self, threads: usize) -> Value {
-        let [tokens, depth, batch] = self.test.numbers();
-        let mut object = json!({
-            "test": self.test.name(), "tokens": tokens, "depth": depth, "batch": batch, "threads": threads,
-            "tok_per_s": round(self.speed(&self.ours)), "roof": self.share.roof,
-            "roof_share": round(self.share.share), "runs_s": self.ours,
-        });
-        if let Some([ratio, least, most]) = self.ratios() {
-            object["against"] = json!({
-                "tok_per_s": round(self.speed(&self.theirs)), "ratio": round(ratio), "least": round(least),
-                "most": round(most), "runs_s": self.theirs,
-            });
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "xllamacpp" => Ok(Self::Xllamacpp),
+            url if url.starts_with("http://") || url.starts_with("https://") => Ok(Self::Url(url.to_owned())),
+            _ => Err("it takes xllamacpp, or a URL that begins with http:// or https://".to_owned()),
         }
-        if let Some(stats) = &self.experts {
-            object["experts"] = experts::json(stats);
-        }
-        object
     }
-}
-
-/// Four significant digits.
-fn round(value: f64) -> f64 {
-    format!("{value:.3e}").parse().unwrap_or(value)
 }
 
 impl Bench {
@@ -123,48 +106,78 @@ impl Bench {
         let (threads, isa) = (dev.threads(), dev.isa());
         if self.roofs || self.model.is_none() {
             let roofs = dev.roofs(Duration::from_secs(2));
-            return self.print_roofs(&roofs, threads, &format!("{isa:?}"));
+            return report::print_roofs(&roofs, threads, &format!("{isa:?}"), self.json);
         }
-        let tests = self.tests()?;
+        let checkpoint = model::open_checkpoint(self.model_path(), self.mmproj.as_deref())?;
+        let tests = self.tests(&checkpoint)?;
         let context = tests.iter().map(|test| test.n_positions()).max().unwrap_or(0) + tensor::PAGE_LEN;
-        let (mut ours, load_s) = self.load(dev, context)?;
-        let mut theirs = match self.against {
-            Some(Peer::Xllamacpp) => {
-                let path = self.model.as_deref().unwrap_or(std::path::Path::new(""));
-                Some(LlamaCpp::start(&self.python, path, threads, context)?)
-            }
-            None => None,
-        };
-        if let Some(theirs) = &theirs {
-            eprintln!("against llama.cpp {}", theirs.version());
-        }
+        let (mut ours, mut load) = self.load(dev, &checkpoint, context)?;
+        let mut theirs = self.open_peer(&checkpoint, &ours, threads, context)?;
         let mut rows = Vec::new();
         for test in tests {
-            let row = self.measure(test, &mut ours, theirs.as_mut())?;
+            let row = self.measure(test, &mut ours, theirs.as_deref_mut())?;
             if self.json {
                 line(&row.json(threads).to_string())?;
             }
             rows.push(row);
         }
-        let (peak, now) = (memory::peak_bytes(), memory::resident_bytes());
+        load.memory = report::Memory::now();
         if self.json {
-            let (own, mapped) = now.unzip();
-            let object = json!({
-                "test": "load", "seconds": round(load_s), "peak_bytes": peak, "own_bytes": own, "mapped_bytes": mapped,
-            });
-            return Ok(line(&object.to_string())?);
+            return Ok(line(&load.json(threads).to_string())?);
         }
-        print_table(&rows)?;
-        let text = |bytes: Option<u64>| bytes.map_or("unknown".to_owned(), memory::size);
-        let (own, mapped) = now.unzip();
-        let (peak, own, mapped) = (text(peak), text(own), text(mapped));
-        line(&format!("load {load_s:.2} s, {threads} threads, {isa:?}"))?;
-        Ok(line(&format!("memory: {peak} at most; now {own} of its own, {mapped} of mapped files"))?)
+        report::print_table(&rows)?;
+        Ok(line(&format!("{}, {threads} threads, {isa:?}", load.text()))?)
     }
 
-    fn tests(&self) -> Result<Vec<Test>> {
+    /// Starts or finds the other engine, and says which it is.
+    fn open_peer(
+        &self,
+        checkpoint: &Checkpoint,
+        ours: &Ours,
+        threads: usize,
+        context: usize,
+    ) -> Result<Option<Box<dyn Engine>>> {
+        let path = self.model_path();
+        Ok(match &self.against {
+            None => None,
+            Some(Peer::Xllamacpp) => {
+                let peer = LlamaCpp::start(&self.python, path, threads, context)?;
+                eprintln!("against llama.cpp {}", peer.version());
+                Some(Box::new(peer))
+            }
+            Some(Peer::Url(url)) => {
+                let key = self.api_key.clone().or_else(|| std::env::var("OPENAI_API_KEY").ok());
+                let name = |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned());
+                let whole = name(Some(path.as_os_str()));
+                let address = Address {
+                    url: url.clone(),
+                    model: self.against_model.clone(),
+                    file_names: [whole, name(path.file_name()), name(path.file_stem())].into_iter().flatten().collect(),
+                    key: key.filter(|key| !key.is_empty()).map(Key),
+                };
+                // A model without a tokenizer is measured with ids, or with numbers as text.
+                let tokenizer = model::tokenizer_of(checkpoint).ok();
+                let peer = Server::connect(address, tokenizer, ours.n_vocab())?;
+                eprintln!("against {}", peer.describe());
+                Some(Box::new(peer))
+            }
+        })
+    }
+
+    fn model_path(&self) -> &Path {
+        self.model.as_deref().unwrap_or(Path::new(""))
+    }
+
+    fn tests(&self, checkpoint: &Checkpoint) -> Result<Vec<Test>> {
         if self.runs == 0 || self.tokens == 0 || self.batch.contains(&0) || self.prefill.contains(&0) {
             return Err(usage("--runs, --tokens, --batch and --prefill count from 1", "leave out what is not wanted"));
+        }
+        if self.image_tile {
+            let vision = checkpoint.config.vision.as_ref().ok_or_else(|| {
+                let message = format!("{} has no vision tower", checkpoint.path.display());
+                usage(message, "name a model that takes images, or give its --mmproj")
+            })?;
+            return Ok(vec![Test::Tile { tokens: vision.tokens_per_tile() }]);
         }
         let mut tests: Vec<Test> =
             self.prefill.iter().map(|tokens| Test::Prefill { tokens: *tokens, depth: 0 }).collect();
@@ -175,93 +188,60 @@ impl Bench {
         Ok(tests)
     }
 
-    fn load(&self, dev: Cpu, context: usize) -> Result<(Ours, f64)> {
-        let path = self.model.as_deref().unwrap_or(std::path::Path::new(""));
+    fn load(&self, dev: Cpu, checkpoint: &Checkpoint, context: usize) -> Result<(Ours, Load)> {
         let began = Instant::now();
-        let checkpoint = model::open_checkpoint(path, None)?;
-        let footprint = Footprint::of(&checkpoint)?;
+        let footprint = Footprint::of(checkpoint)?;
         let kv = self.cache.kv(context);
-        let placement = self.experts.place(&checkpoint, context, kv)?;
+        let placement = self.experts.place(checkpoint, context, kv)?;
         let (dev, rows) = (placement.apply(dev), placement.step_rows);
-        let loaded = model::load(&dev, &checkpoint)?;
+        let loaded = model::load(&dev, checkpoint)?;
         experts::warn_unlocked(dev.expert_stats());
         model::check_memory(engine::CachePlan::with_step_rows(&loaded, context, kv, rows)?.bytes, context)?;
         let engine = engine::Engine::with_step_rows(dev, loaded, context, kv, rows)?;
-        Ok((Ours::new(engine, footprint), began.elapsed().as_secs_f64()))
+        let seconds = began.elapsed().as_secs_f64();
+        let config = &checkpoint.config;
+        let vision = config.vision.as_ref().map(|vision| (vision, config.text.hidden_size));
+        let mut ours = Ours::new(engine, footprint, vision);
+        ours.run(Test::Prefill { tokens: 1, depth: 0 })?;
+        let first_token_s = began.elapsed().as_secs_f64();
+        Ok((ours, Load { seconds, first_token_s, memory: report::Memory::default() }))
     }
 
-    fn measure(&self, test: Test, ours: &mut Ours, mut theirs: Option<&mut LlamaCpp>) -> Result<Row> {
+    fn measure(&self, test: Test, ours: &mut Ours, mut theirs: Option<&mut (dyn Engine + 'static)>) -> Result<Row> {
         // Of the same minute as the test: memory's rate drifts on shared machines.
         let roofs = ours.roofs(Duration::from_millis(400));
-        let (mut seconds, mut other) = (Vec::new(), Vec::new());
+        let (mut mine, mut its) = (Runs::default(), theirs.as_ref().map(|_| Runs::default()));
         let mut before = ours.expert_stats();
         for run in 0..=self.runs {
-            let mine = ours.run(test)?;
-            let its = theirs.as_deref_mut().map(|theirs| theirs.run(test)).transpose()?;
-            if run > 0 {
-                seconds.push(mine);
-                other.extend(its);
-            } else {
+            let counts = run > 0;
+            if run == 1 {
                 before = ours.expert_stats();
             }
+            timed(test, ours, &mut mine, counts)?;
+            if let (Some(theirs), Some(its)) = (theirs.as_deref_mut(), &mut its) {
+                timed(test, theirs, its, counts)?;
+            }
         }
+        if matches!(self.against, Some(Peer::Url(_)))
+            && let Some(its) = &mut its
+        {
+            its.others_s = None; // what a server takes and what others take is not told apart
+        }
+        let share = ours.share(test, median(&mine.seconds), &roofs)?;
         let experts = ours.expert_stats().zip(before).map(|(now, before)| now.since(&before));
-        let share = ours.share(test, median(&seconds), &roofs)?;
-        Ok(Row { test, ours: seconds, theirs: other, share, experts })
-    }
-
-    fn print_roofs(&self, roofs: &Roofs, threads: usize, isa: &str) -> Result<()> {
-        let Roofs { memory, int8, f32, barrier } = *roofs;
-        if self.json {
-            let object = json!({
-                "test": "roofs", "threads": threads, "isa": isa, "memory_bytes_per_s": round(memory),
-                "int8_per_s": round(int8), "f32_per_s": round(f32), "barrier_s": round(barrier),
-            });
-            return Ok(line(&object.to_string())?);
-        }
-        line(&format!("memory   {:8.1} GB/s", memory / 1e9))?;
-        line(&format!("int8     {:8.0} GOP/s", int8 / 1e9))?;
-        line(&format!("f32      {:8.0} GFLOP/s", f32 / 1e9))?;
-        line(&format!("barrier  {:8.0} ns", barrier * 1e9))?;
-        Ok(line(&format!("{threads} threads, {isa}"))?)
+        Ok(Row { test, ours: mine, theirs: its, share, roofs, experts })
     }
 }
 
-fn print_table(rows: &[Row]) -> Result<()> {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-    let against = rows.iter().any(|row| !row.theirs.is_empty());
-    let mut header = vec!["test", "tokens", "depth", "batch", "tok/s", "roof", "share"];
-    let streams = rows.iter().any(|row| row.experts.is_some());
-    if streams {
-        header.extend(["experts in memory", "read", "read/s"]);
+/// Runs a test once and, if it counts, adds it to `runs`.
+fn timed(test: Test, engine: &mut dyn Engine, runs: &mut Runs, counts: bool) -> Result<()> {
+    let begin = Reading::now(engine.process());
+    let seconds = engine.run(test)?;
+    if counts {
+        runs.seconds.push(seconds);
+        runs.setting = engine.setting().map(str::to_owned);
+        let others_s = begin.zip(Reading::now(engine.process())).map(|(begin, end)| end.others_since(begin));
+        runs.others_s = others_s.map(|others_s| runs.others_s.unwrap_or(0.0) + others_s);
     }
-    if against {
-        header.extend(["other tok/s", "ratio", "spread"]);
-    }
-    table.set_header(header);
-    for row in rows {
-        let [tokens, depth, batch] = row.test.numbers();
-        let mut cells = vec![
-            row.test.name().to_owned(),
-            tokens.to_string(),
-            depth.to_string(),
-            batch.to_string(),
-            format!("{:.1}", row.speed(&row.ours)),
-            row.share.roof.to_owned(),
-            format!("{:.0} %", 100.0 * row.share.share),
-        ];
-        if let Some(stats) = &row.experts {
-            cells.push(format!("{:.0} %", 100.0 * experts::hit_rate(stats)));
-            cells.push(memory::size(stats.bytes_read));
-            cells.push(memory::size(experts::disk_rate(stats) as u64));
-        }
-        if let Some([ratio, least, most]) = row.ratios() {
-            cells.push(format!("{:.1}", row.speed(&row.theirs)));
-            cells.push(format!("{ratio:.2} ×"));
-            cells.push(format!("{least:.2}…{most:.2}"));
-        }
-        table.add_row(cells);
-    }
-    Ok(line(&table.to_string())?)
+    Ok(())
 }

@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""Speed of one image tile: puna and `transformers` in alternation, in the shape of Llama 4's vision tower.
+
+usage: python benches/vision.py FOLDER [--puna target/release/puna] [--threads 2] [--runs 5] [--out FILE.json]
+
+FOLDER gets a checkpoint of random bf16 weights (1.8 GB) if it has none: the published tower (34 layers of width 1408,
+16 heads, feed-forward 5632, tiles of 336 pixels in patches of 14), its adapter and the projector to width 5120, and a
+text model that is as small as the format allows.  A run is one tile through tower, adapter and projector; `puna bench
+--image-tile` warms up with one tile before the one that counts, and so does the peer.  `transformers` gets its better
+type: bf16 as stored, and float32, which processors without instructions for bf16 multiply faster; both are tried once.
+What both give is compared, so that it is the same work: 2 % of its size, eight times the 2⁻⁹ by which bf16 rounds.
+
+Needs torch, transformers 5, numpy, safetensors.
+"""
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+IMAGE_START, IMAGE_END, PATCH, N_VOCAB = 5, 6, 7, 128
+SEED = 0
+
+
+def make(folder):
+    """Writes the checkpoint."""
+    import torch
+    from transformers import Llama4Config, Llama4ForConditionalGeneration, Llama4TextConfig, Llama4VisionConfig
+    vision = Llama4VisionConfig(hidden_size=1408, num_hidden_layers=34, num_attention_heads=16, intermediate_size=5632,
+                                image_size=336, patch_size=14, num_channels=3, pixel_shuffle_ratio=0.5,
+                                projector_input_dim=4096, projector_output_dim=4096, vision_output_dim=4096,
+                                norm_eps=1e-5, rope_parameters=dict(rope_type="default", rope_theta=10000.0))
+    text = Llama4TextConfig(vocab_size=N_VOCAB, hidden_size=5120, intermediate_size=64, intermediate_size_mlp=64,
+                            num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, head_dim=32,
+                            num_local_experts=2, num_experts_per_tok=1, max_position_embeddings=4096,
+                            pad_token_id=0, bos_token_id=1, eos_token_id=2, attn_temperature_tuning=True,
+                            rope_parameters=dict(rope_type="default", rope_theta=500000.0))
+    config = Llama4Config(text_config=text, vision_config=vision, boi_token_index=IMAGE_START,
+                          eoi_token_index=IMAGE_END, image_token_index=PATCH)
+    torch.manual_seed(SEED)
+    model = Llama4ForConditionalGeneration._from_config(config, dtype=torch.bfloat16).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 and "norm" not in name:               # what comes out is as large as what goes in
+                fan_in = parameter.shape[1]
+                parameter.copy_(torch.randn(parameter.shape, dtype=torch.float32) / fan_in ** 0.5)
+    model.save_pretrained(folder)
+
+
+class Peer:
+    """`transformers` with one tile."""
+
+    def __init__(self, folder, threads):
+        import torch
+        from transformers import Llama4ForConditionalGeneration
+        torch.set_num_threads(threads)
+        self.torch = torch
+        self.pixels = torch.rand((1, 3, 336, 336), generator=torch.Generator().manual_seed(SEED)) * 2 - 1
+        load = Llama4ForConditionalGeneration.from_pretrained
+        self.models = {name: load(folder, dtype=getattr(torch, name)).eval() for name in ("bfloat16", "float32")}
+        tried = {}
+        for name in self.models:
+            self.dtype = name
+            self.run()
+            tried[name] = self.run()[0]
+        self.dtype = min(tried, key=tried.get)
+
+    def run(self):
+        """Seconds of one tile, and its rows."""
+        model = self.models[self.dtype]
+        pixels = self.pixels.to(getattr(self.torch, self.dtype))
+        with self.torch.inference_mode():
+            begin = time.perf_counter()
+            features = model.vision_model(pixels).last_hidden_state
+            rows = model.multi_modal_projector(features.reshape(-1, features.shape[-1]))
+            return time.perf_counter() - begin, rows
+
+    def rows_in_f32(self):
+        kept, self.dtype = self.dtype, "float32"
+        rows = self.run()[1].numpy()
+        self.dtype = kept
+        return rows
+
+
+def puna_tile(binary, folder, threads):
+    """The JSON line of one counted tile."""
+    command = [binary, "bench", "-m", folder, "--image-tile", "--runs", "1", "--threads", str(threads), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"puna bench: {done.stderr.strip()}")
+    return json.loads(done.stdout.splitlines()[0])
+
+
+def compare(binary, folder, peer):
+    """How far apart the two results are, relative to their size."""
+    import numpy
+    from safetensors.numpy import load_file, save_file
+    with tempfile.TemporaryDirectory() as scratch:
+        pixels, out = pathlib.Path(scratch, "pixels"), pathlib.Path(scratch, "out")
+        save_file({"pixel_values": peer.pixels.numpy()}, pixels)
+        ids = ",".join(map(str, [IMAGE_START] + [PATCH] * 144 + [IMAGE_END]))
+        command = [binary, "trace", folder, "--ids", ids, "--pixels", pixels, "--only", "vision.projected", "--out", out]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        ours = load_file(out)["vision.projected"].reshape(144, -1)
+    theirs = peer.rows_in_f32().reshape(144, -1)
+    apart = float(numpy.linalg.norm(ours - theirs) / numpy.linalg.norm(theirs))
+    if not apart < 0.02:
+        sys.exit(f"puna and transformers do not compute the same: {apart:.1%} apart")
+    return apart
+
+
+def measure(folder, binary, threads, runs):
+    """One row of results."""
+    if not (folder / "config.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        make(folder)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    # Threads of an idle peer that spin would take the processor from the other engine.
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    peer = Peer(folder, threads)
+    apart = compare(binary, folder, peer)
+    lines, theirs = [], []
+    for _ in range(runs):
+        lines.append(puna_tile(binary, folder, threads))
+        peer.run()
+        theirs.append(peer.run()[0])
+    ours = [line["runs_s"][0] for line in lines]
+    ratios = [other / mine for mine, other in zip(ours, theirs)]
+    import transformers
+    return {
+        "test": "tile", "tokens": 144, "depth": 0, "batch": 1, "threads": threads,
+        "tok_per_s": round(144 / statistics.median(ours), 2), "roof": lines[0]["roof"],
+        "roof_share": statistics.median(line["roof_share"] for line in lines), "runs_s": ours,
+        "others_cpu_s": round(sum(line["others_cpu_s"] or 0 for line in lines), 2), "roofs": lines[-1]["roofs"],
+        "relative_difference": apart,
+        "against": {"engine": f"transformers {transformers.__version__}, {peer.dtype}",
+                    "tok_per_s": round(144 / statistics.median(theirs), 2), "ratio": round(statistics.median(ratios), 3),
+                    "least": round(min(ratios), 3), "most": round(max(ratios), 3), "runs_s": theirs},
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--puna", default=ROOT / "target/release/puna")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--out", type=pathlib.Path)
+    arguments = parser.parse_args()
+    row = measure(arguments.folder, arguments.puna, arguments.threads, arguments.runs)
+    print(json.dumps(row))
+    if arguments.out:
+        arguments.out.write_text(json.dumps(row, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -23,6 +23,7 @@ mod isa;
 mod kernels;
 mod linear;
 mod matrix;
+mod outline;
 mod pack;
 mod packing;
 mod pages;
@@ -39,6 +40,9 @@ mod values;
 pub use device::{Cpu, CpuOptions};
 pub use isa::Isa;
 pub use matrix::Matrix;
+pub use outline::{
+    Map, Op, Outline, OutlinedMatrix, OutlinedPages, OutlinedRouting, OutlinedTable, OutlinedTensor, Weights,
+};
 pub use pages::Pages;
 pub use roofs::Roofs;
 pub use routing::Routing;

@@ -76,6 +76,21 @@ impl Matrix {
         Ok(Self { parts, shape: [n_matrices, n_out, n_in] })
     }
 
+    /// Bytes that `source` takes when it is packed, without packing it.
+    ///
+    /// # Errors
+    /// Those of packing it.
+    pub fn packed_bytes(source: &WeightSource) -> Result<usize, OpError> {
+        let [n_matrices, n_out, n_in] = source.shape();
+        if matches!(source.format(), Format::Block(_)) && !n_in.is_multiple_of(ACTIVATION_LEN) {
+            return Err(OpError::shape("matrix", format!("{n_in} inputs are no multiple of {ACTIVATION_LEN}")));
+        }
+        let too_large = || OpError::shape("matrix", format!("[{n_matrices}, {n_out}, {n_in}] is too large to pack"));
+        let group = Layout::of(source.format()).group_bytes(n_in).and_then(|b| b.checked_next_multiple_of(LINE));
+        let matrix = group.and_then(|b| b.checked_mul(n_out.div_ceil(ROWS)));
+        matrix.and_then(|b| b.checked_mul(n_matrices)).ok_or_else(too_large)
+    }
+
     /// Matrices, outputs of each, inputs of each.
     pub(crate) fn shape(&self) -> [usize; 3] {
         self.shape

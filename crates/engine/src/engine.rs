@@ -38,13 +38,25 @@ impl CachePlan {
     /// # Errors
     /// [`EngineError::Prompt`] if that many pages can not be counted.
     pub fn new<D: Device>(model: &Model<D>, context: usize, kv: KvFormat) -> Result<Self, EngineError> {
+        Self::for_sequences(model, context, 1, kv)
+    }
+
+    /// For `n_sequences` of `context` positions each, at the same time. Layers that see one chunk keep a chunk of each.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn for_sequences<D: Device>(
+        model: &Model<D>,
+        context: usize,
+        n_sequences: usize,
+        kv: KvFormat,
+    ) -> Result<Self, EngineError> {
         let too_many = || EngineError::Prompt(format!("a context of {context} tokens is too long to plan for"));
-        let n_global = u32::try_from(context.div_ceil(PAGE_LEN)).map_err(|_| too_many())?;
+        let pages = |n: usize| n.checked_mul(n_sequences).and_then(|n| u32::try_from(n).ok());
+        let n_global = pages(context.div_ceil(PAGE_LEN)).ok_or_else(too_many)?;
         let n_chunked = match model.decoder.chunk() {
             // One chunk, the rows of a step that crosses its border, and two torn pages.
-            Some(chunk) => {
-                n_global.min(u32::try_from((chunk.get() + STEP_ROWS).div_ceil(PAGE_LEN) + 2).unwrap_or(n_global))
-            }
+            Some(chunk) => pages((chunk.get() + STEP_ROWS).div_ceil(PAGE_LEN) + 2).map_or(n_global, |n| n.min(n_global)),
             None => 0,
         };
         let (global, chunked) = model.decoder.page_bytes(kv);

@@ -10,10 +10,12 @@ pub const PAGE_LEN: usize = 16;
 /// one after another. Shorter chains lose less to rounding than one along the whole input.
 pub const DENSE_BLOCK: usize = 16;
 
-/// A stored weight: `n_matrices` matrices of `n_out` outputs by `n_in` inputs, one after another in `bytes`.
+/// A stored weight: `n_matrices` matrices of `n_out` outputs by `n_in` inputs, one after another in `bytes`. Or the
+/// description of one, without its bytes: what a forecast is made from.
 #[derive(Debug, Clone)]
 pub struct WeightSource {
-    bytes: Bytes,
+    /// `None` if it is only described.
+    bytes: Option<Bytes>,
     format: Format,
     orientation: Orientation,
     n_matrices: usize,
@@ -31,24 +33,62 @@ impl WeightSource {
         bytes: Bytes,
         format: Format,
         orientation: Orientation,
+        shape: [usize; 3],
+    ) -> Result<Self, OpError> {
+        let this = Self::described(format, orientation, shape)?;
+        if this.size_bytes() != bytes.len() {
+            let what = format!("{shape:?} {} does not fill {} bytes", format.name(), bytes.len());
+            return Err(OpError::shape("weight", what));
+        }
+        Ok(Self { bytes: Some(bytes), ..this })
+    }
+
+    /// A weight known by its shape alone. Devices that compute refuse it.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if a row is no whole number of blocks, the size overflows, or a block format comes with
+    /// [`Orientation::InOut`].
+    pub fn described(
+        format: Format,
+        orientation: Orientation,
         [n_matrices, n_out, n_in]: [usize; 3],
     ) -> Result<Self, OpError> {
-        let (n_rows, row_len) = match orientation {
-            Orientation::OutIn => (n_out, n_in),
-            Orientation::InOut if matches!(format, Format::Block(_)) => {
-                return Err(OpError::shape("weight", format!("{} can not be stored input-major", format.name())));
-            }
-            Orientation::InOut => (n_in, n_out),
-        };
-        let expected = format
-            .row_bytes(row_len)
-            .and_then(|row| row.checked_mul(n_rows))
-            .and_then(|matrix| matrix.checked_mul(n_matrices));
-        if expected != Some(bytes.len()) {
-            let shape = format!("[{n_matrices}, {n_out}, {n_in}] {}", format.name());
-            return Err(OpError::shape("weight", format!("{shape} does not fill {} bytes", bytes.len())));
+        if orientation == Orientation::InOut && matches!(format, Format::Block(_)) {
+            return Err(OpError::shape("weight", format!("{} can not be stored input-major", format.name())));
         }
-        Ok(Self { bytes, format, orientation, n_matrices, n_out, n_in })
+        let this = Self { bytes: None, format, orientation, n_matrices, n_out, n_in };
+        match this.checked_size() {
+            Some(_) => Ok(this),
+            None => {
+                let shape = format!("[{n_matrices}, {n_out}, {n_in}] {}", format.name());
+                Err(OpError::shape("weight", format!("{shape} is no whole number of blocks, or too large")))
+            }
+        }
+    }
+
+    fn checked_size(&self) -> Option<usize> {
+        let (n_rows, row_len) = match self.orientation {
+            Orientation::OutIn => (self.n_out, self.n_in),
+            Orientation::InOut => (self.n_in, self.n_out),
+        };
+        self.format.row_bytes(row_len)?.checked_mul(n_rows)?.checked_mul(self.n_matrices)
+    }
+
+    /// Bytes that it takes as it is stored.
+    pub fn size_bytes(&self) -> usize {
+        // `described` has checked it.
+        self.checked_size().unwrap_or(usize::MAX)
+    }
+
+    /// Refuses a weight that is only described.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] of `op`.
+    pub fn check_stored(&self, op: &'static str) -> Result<(), OpError> {
+        match self.bytes {
+            Some(_) => Ok(()),
+            None => Err(OpError::shape(op, "the weight is only described, it has no numbers")),
+        }
     }
 
     /// An f32 matrix `[n_out, n_in]` from values in memory.
@@ -75,19 +115,20 @@ impl WeightSource {
         [self.n_matrices, self.n_out, self.n_in]
     }
 
-    /// All stored bytes.
-    pub fn bytes(&self) -> &Bytes {
-        &self.bytes
+    /// All stored bytes; none if the weight is only described.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.as_deref().unwrap_or_default()
     }
 
-    /// The stored bytes of one output's row; `None` out of range or where the matrix is stored input-major.
+    /// The stored bytes of one output's row; `None` out of range, where the matrix is stored input-major or where it is
+    /// only described.
     pub fn row(&self, matrix: usize, out: usize) -> Option<&[u8]> {
         if matrix >= self.n_matrices || out >= self.n_out || self.orientation != Orientation::OutIn {
             return None;
         }
         let row_bytes = self.format.row_bytes(self.n_in)?;
         let begin = (matrix * self.n_out + out) * row_bytes;
-        self.bytes.get(begin..begin + row_bytes)
+        self.bytes().get(begin..begin + row_bytes)
     }
 
     /// Decodes the weights of one output over all inputs into `out_row`, whatever the orientation.
@@ -104,6 +145,7 @@ impl WeightSource {
         if out_row.len() != self.n_in {
             return Err(OpError::shape("weight", format!("a row has {} values, not {}", self.n_in, out_row.len())));
         }
+        self.check_stored("weight")?;
         if let Some(raw) = self.row(matrix, out) {
             self.format.decode(raw, out_row);
             return Ok(());
@@ -111,7 +153,7 @@ impl WeightSource {
         let width = self.format.block_bytes();
         for (input, value) in out_row.iter_mut().enumerate() {
             let at = ((matrix * self.n_in + input) * self.n_out + out) * width;
-            self.format.decode(&self.bytes[at..at + width], std::slice::from_mut(value));
+            self.format.decode(&self.bytes()[at..at + width], std::slice::from_mut(value));
         }
         Ok(())
     }

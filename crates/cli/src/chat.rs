@@ -5,13 +5,14 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use engine::media::{Grid, TileConfig, decode, preprocess};
-use engine::{CachePlan, Content, EncodedImage, Engine, Event, Finished, Known, Limits, Request, Sequence};
+use engine::{Content, EncodedImage, Engine, Event, Finished, Known, Limits, Request, Sequence};
 use formats::GenerationConfig;
 use tensor::Device;
 use tokenizer::{ChatFormat, ImageIds, Message, Part, Piece, Role, Tokenizer, encode_segments};
 
 use crate::failure::usage;
 use crate::model::{self, CacheArguments};
+use crate::plan;
 
 /// A model, its tokenizer and a conversation.
 pub struct Chat<D: Device> {
@@ -43,8 +44,8 @@ impl<D: Device> Chat<D> {
         let kv = cache.kv(context);
         let end_tokens = model::end_tokens(&checkpoint, &tokenizer);
         let (image_ids, tiles) = model::image_settings(&checkpoint, &tokenizer)?.unzip();
+        plan::check(&checkpoint, context, kv)?;
         let loaded = model::load(&dev, &checkpoint)?;
-        model::check_memory(CachePlan::new(&loaded, context, kv)?.bytes, context)?;
         Ok(Self {
             name: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
             engine: Engine::new(dev, loaded, context, kv)?,

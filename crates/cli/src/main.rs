@@ -8,6 +8,7 @@ mod failure;
 mod interrupt;
 mod model;
 mod output;
+mod plan;
 mod repl;
 
 use std::process::ExitCode;

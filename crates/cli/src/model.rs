@@ -14,7 +14,7 @@ use llama::Model;
 use tensor::{Device, KvFormat};
 use tokenizer::{ChatFormat, ChatTemplate, GgufVocabulary, ImageIds, Llama4Chat, SpecialTokens, Tokenizer};
 
-use crate::failure::{no_memory, usage};
+use crate::failure::usage;
 use crate::output::byte_bar;
 
 /// Positions of a conversation where neither the user nor the model says less.
@@ -246,27 +246,4 @@ pub fn tile_config(checkpoint: &Checkpoint) -> Result<Option<TileConfig>> {
         rescale: own.rescale,
     };
     Ok(Some(TileConfig::parse(settings, &Limits::default()).map_err(engine::EngineError::from)?))
-}
-
-/// Refuses keys and values that do not fit the memory that is free now.
-///
-/// # Errors
-/// Exit code 3, with the context that would fit.
-pub fn check_memory(cache_bytes: usize, context: usize) -> Result<()> {
-    let Some(free) = available_bytes() else { return Ok(()) };
-    if cache_bytes as u64 <= free {
-        return Ok(());
-    }
-    let fits = (context as u64).saturating_mul(free) / (cache_bytes as u64).max(1);
-    Err(no_memory(
-        format!("keys and values of {context} tokens need {cache_bytes} bytes; {free} bytes of memory are free"),
-        format!("about --ctx {} fits", fits / 1024 * 1024),
-    ))
-}
-
-/// Memory that can be used without swapping, where the system says.
-fn available_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }

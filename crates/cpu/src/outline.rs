@@ -159,6 +159,11 @@ impl OutlinedMatrix {
         self.shape
     }
 
+    /// The formats of its rows, in their order.
+    pub fn formats(&self) -> impl Iterator<Item = Format> {
+        self.parts.iter().map(|part| part.format)
+    }
+
     /// Weights in quantised formats, of all matrices.
     pub fn n_quantised(&self) -> usize {
         let [n_matrices, _, n_in] = self.shape;

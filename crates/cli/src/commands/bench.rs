@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use comfy_table::{Table, presets};
 use cpu::{Cpu, Roofs};
-use llama::Footprint;
 use serde_json::{Value, json};
 
 use crate::bench::ours::{Ours, Share};
@@ -15,6 +14,8 @@ use crate::bench::{Engine, Test, median};
 use crate::failure::usage;
 use crate::model;
 use crate::output::line;
+use crate::plan::subject::Subject;
+use crate::plan;
 
 /// Measure speed: reading prompts, decoding, loading, and the share of what the machine allows
 ///
@@ -165,10 +166,10 @@ impl Bench {
         let path = self.model.as_deref().unwrap_or(std::path::Path::new(""));
         let began = Instant::now();
         let checkpoint = model::open_checkpoint(path, None)?;
-        let footprint = Footprint::of(&checkpoint)?;
-        let loaded = model::load(&dev, &checkpoint)?;
         let kv = self.cache.kv(context);
-        model::check_memory(engine::CachePlan::new(&loaded, context, kv)?.bytes, context)?;
+        plan::check(&checkpoint, context, kv)?;
+        let footprint = Subject::stored("", &checkpoint)?.footprint;
+        let loaded = model::load(&dev, &checkpoint)?;
         let engine = engine::Engine::new(dev, loaded, context, kv)?;
         Ok((Ours::new(engine, footprint), began.elapsed().as_secs_f64()))
     }

@@ -3,6 +3,7 @@
 mod bench;
 mod completions;
 mod inspect;
+mod plan;
 mod run;
 mod tokenize;
 mod trace;
@@ -18,6 +19,9 @@ pub enum Command {
     Run(run::Run),
     /// Measure speed: prompts, decoding, loading, and the share of what the machine allows
     Bench(bench::Bench),
+    /// Forecast memory and speed, before a model is loaded or even here
+    #[command(visible_alias = "fit")]
+    Plan(Box<plan::Plan>),
     /// Show what a model's files hold
     Inspect(inspect::Inspect),
     /// Write every intermediate tensor of a forward pass to a file
@@ -36,6 +40,7 @@ impl Command {
     pub fn run(self, top: &mut clap::Command) -> Result<ExitCode> {
         match self {
             Self::Run(command) => return command.run(),
+            Self::Plan(command) => return command.run(),
             Self::Bench(command) => command.run()?,
             Self::Inspect(command) => command.run()?,
             Self::Trace(command) => command.run()?,

@@ -17,6 +17,8 @@ use crate::plan;
 /// A model, its tokenizer and a conversation.
 pub struct Chat<D: Device> {
     name: String,
+    /// Bytes of the model's files.
+    disk_bytes: usize,
     engine: Engine<D>,
     tokenizer: Tokenizer,
     format: Option<ChatFormat>,
@@ -48,6 +50,7 @@ impl<D: Device> Chat<D> {
         let loaded = model::load(&dev, &checkpoint)?;
         Ok(Self {
             name: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+            disk_bytes: checkpoint.size_bytes(),
             engine: Engine::new(dev, loaded, context, kv)?,
             tokenizer,
             format,
@@ -64,6 +67,16 @@ impl<D: Device> Chat<D> {
     /// The model's file or folder name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Bytes of its files' tensors.
+    pub fn disk_bytes(&self) -> usize {
+        self.disk_bytes
+    }
+
+    /// The device.
+    pub fn device(&self) -> &D {
+        self.engine.device()
     }
 
     /// What the model's makers recommend for sampling.

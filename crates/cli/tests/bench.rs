@@ -10,7 +10,7 @@ const TESTS: [&str; 10] = ["--prefill", "5,8", "--depth", "0,4", "--batch", "1,3
 fn bench(model: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_puna"));
     command.arg("bench").arg("-m").arg(model).args(TESTS).args(["--threads", "2"]).args(arguments);
-    command.env_remove("PUNA_MODEL").output().expect("puna starts")
+    command.env_remove("PUNA_MODEL").env("PUNA_CACHE_DIR", model.join("cache")).output().expect("puna starts")
 }
 
 fn lines(output: &Output) -> Vec<Value> {

@@ -83,6 +83,11 @@ impl<D: Device> Engine<D> {
         self.context
     }
 
+    /// How keys and values are stored.
+    pub fn kv(&self) -> KvFormat {
+        self.kv
+    }
+
     /// Bytes of keys and values that a position takes in all layers together.
     pub fn position_bytes(&self) -> usize {
         let (global, chunked) = self.model.decoder.page_bytes(self.kv);

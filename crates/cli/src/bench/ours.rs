@@ -7,7 +7,7 @@ use anyhow::Result;
 use cpu::{Cpu, Roofs};
 use engine::{Content, Engine, Known, STEP_ROWS, Sequence};
 use llama::{Footprint, Site};
-use tensor::Device;
+use tensor::{Device, KvFormat};
 
 use super::{Ids, Test};
 
@@ -53,6 +53,21 @@ impl Ours {
             }
         }
         Ok(())
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Cpu {
+        self.engine.device()
+    }
+
+    /// How keys and values are stored.
+    pub fn kv(&self) -> KvFormat {
+        self.engine.kv()
+    }
+
+    /// Bytes of the buffers that steps have needed so far.
+    pub fn work_bytes(&self) -> usize {
+        self.engine.device().work_bytes()
     }
 
     /// What the machine allows, measured now.

@@ -14,8 +14,9 @@ use crate::bench::{Engine, Test, median};
 use crate::failure::usage;
 use crate::model;
 use crate::output::line;
+use crate::plan::forecast::{Ask, Memory, Speed};
 use crate::plan::subject::Subject;
-use crate::plan;
+use crate::plan::{self, learned, system};
 
 /// Measure speed: reading prompts, decoding, loading, and the share of what the machine allows
 ///
@@ -50,6 +51,9 @@ pub struct Bench {
     /// The Python that has the other engine
     #[arg(long, value_name = "PROGRAM", default_value = "python3")]
     python: String,
+    /// Forecast each figure first, from rates measured in the same minute, and print both
+    #[arg(long)]
+    forecast: bool,
     /// One JSON object a line
     #[arg(long)]
     json: bool,
@@ -74,6 +78,17 @@ struct Row {
     /// The other engine's.
     theirs: Vec<f64>,
     share: Share,
+    /// Seconds that were forecast.
+    forecast: Option<f64>,
+}
+
+/// A loaded model, what is known of it, and what loading it took.
+struct Loaded {
+    ours: Ours,
+    subject: Subject,
+    memory: Memory,
+    key: learned::Key,
+    load_s: f64,
 }
 
 impl Row {
@@ -96,6 +111,9 @@ impl Row {
             "tok_per_s": round(self.speed(&self.ours)), "roof": self.share.roof,
             "roof_share": round(self.share.share), "runs_s": self.ours,
         });
+        if let Some(seconds) = self.forecast {
+            object["forecast_tok_per_s"] = json!(round(self.test.n_tokens() as f64 / seconds));
+        }
         if let Some([ratio, least, most]) = self.ratios() {
             object["against"] = json!({
                 "tok_per_s": round(self.speed(&self.theirs)), "ratio": round(ratio), "least": round(least),
@@ -121,7 +139,7 @@ impl Bench {
         }
         let tests = self.tests()?;
         let context = tests.iter().map(|test| test.n_positions()).max().unwrap_or(0) + tensor::PAGE_LEN;
-        let (mut ours, load_s) = self.load(dev, context)?;
+        let Loaded { mut ours, subject, memory, key, load_s } = self.load(dev, context)?;
         let mut theirs = match self.against {
             Some(Peer::Xllamacpp) => {
                 let path = self.model.as_deref().unwrap_or(std::path::Path::new(""));
@@ -133,20 +151,32 @@ impl Bench {
             eprintln!("against llama.cpp {}", theirs.version());
         }
         let mut rows = Vec::new();
+        let mut peak = system::process("VmHWM:");
         for test in tests {
-            let row = self.measure(test, &mut ours, theirs.as_mut())?;
+            let row = self.measure(test, &mut ours, theirs.as_mut(), &subject)?;
+            // Counted anew since the roofs were measured, whose buffers are not the model's.
+            peak = peak.max(system::process("VmHWM:"));
             if self.json {
                 line(&row.json(threads).to_string())?;
             }
             rows.push(row);
         }
-        let peak = peak_bytes();
+        let figures: Vec<learned::Figure> =
+            rows.iter().map(|row| learned::Figure { test: row.test, seconds: median(&row.ours) }).collect();
+        learned::store(key, &figures);
+        let work = ours.work_bytes();
         if self.json {
-            return Ok(line(&json!({"test": "load", "seconds": round(load_s), "peak_bytes": peak}).to_string())?);
+            let load = json!({"test": "load", "seconds": round(load_s), "peak_bytes": peak,
+                "forecast_peak_bytes": memory.peak(), "work_bytes": work, "forecast_work_bytes": memory.work});
+            return Ok(line(&load.to_string())?);
         }
         print_table(&rows)?;
-        let peak = peak.map_or("unknown".to_owned(), |peak| format!("{:.2} GB", peak as f64 / 1e9));
-        Ok(line(&format!("load {load_s:.2} s, peak memory {peak}, {threads} threads, {isa:?}"))?)
+        let gb = |bytes: f64| format!("{:.2} GB", bytes / 1e9);
+        let peak = peak.map_or("unknown".to_owned(), |peak| gb(peak as f64));
+        let forecast = gb(memory.peak() as f64);
+        Ok(line(&format!(
+            "load {load_s:.2} s, peak memory {peak} (forecast {forecast}), {threads} threads, {isa:?}"
+        ))?)
     }
 
     fn tests(&self) -> Result<Vec<Test>> {
@@ -162,21 +192,44 @@ impl Bench {
         Ok(tests)
     }
 
-    fn load(&self, dev: Cpu, context: usize) -> Result<(Ours, f64)> {
+    fn load(&self, dev: Cpu, context: usize) -> Result<Loaded> {
+        let process_bytes = plan::process_bytes();
         let path = self.model.as_deref().unwrap_or(std::path::Path::new(""));
         let began = Instant::now();
         let checkpoint = model::open_checkpoint(path, None)?;
         let kv = self.cache.kv(context);
         plan::check(&checkpoint, context, kv)?;
-        let footprint = Subject::stored("", &checkpoint)?.footprint;
+        let subject = Subject::stored("", &checkpoint)?;
+        let n_sequences = self.batch.iter().copied().max().unwrap_or(1);
+        // All sequences share one context here, so the keys and values are those of one long sequence.
+        let ask = Ask { context, n_sequences: 1, kv, n_images: 0, process_bytes };
+        let work = plan::forecast::work(&subject, &Ask { n_sequences, ..ask })?;
+        let memory = Memory { work, ..Memory::of(&subject, &ask)? };
+        let key = learned::Key::new(&dev, path, subject.disk_bytes);
         let loaded = model::load(&dev, &checkpoint)?;
         let engine = engine::Engine::new(dev, loaded, context, kv)?;
-        Ok((Ours::new(engine, footprint), began.elapsed().as_secs_f64()))
+        let ours = Ours::new(engine, subject.footprint.clone());
+        Ok(Loaded { ours, subject, memory, key, load_s: began.elapsed().as_secs_f64() })
     }
 
-    fn measure(&self, test: Test, ours: &mut Ours, mut theirs: Option<&mut LlamaCpp>) -> Result<Row> {
+    fn measure(
+        &self,
+        test: Test,
+        ours: &mut Ours,
+        mut theirs: Option<&mut LlamaCpp>,
+        subject: &Subject,
+    ) -> Result<Row> {
         // Of the same minute as the test: memory's rate drifts on shared machines.
         let roofs = ours.roofs(Duration::from_millis(400));
+        let forecast = match self.forecast {
+            true => {
+                let kv = ours.kv();
+                let machine = plan::probe::measure(ours.device(), &plan::formats(subject), kv)?;
+                Some(Speed { subject, machine: &machine, kv, hit: 1.0 }.test(test)?)
+            }
+            false => None,
+        };
+        system::reset_peak();
         let (mut seconds, mut other) = (Vec::new(), Vec::new());
         for run in 0..=self.runs {
             let mine = ours.run(test)?;
@@ -187,7 +240,7 @@ impl Bench {
             }
         }
         let share = ours.share(test, median(&seconds), &roofs)?;
-        Ok(Row { test, ours: seconds, theirs: other, share })
+        Ok(Row { test, ours: seconds, theirs: other, share, forecast })
     }
 
     fn print_roofs(&self, roofs: &Roofs, threads: usize, isa: &str) -> Result<()> {
@@ -212,6 +265,10 @@ fn print_table(rows: &[Row]) -> Result<()> {
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     let against = rows.iter().any(|row| !row.theirs.is_empty());
     let mut header = vec!["test", "tokens", "depth", "batch", "tok/s", "roof", "share"];
+    let forecast = rows.iter().any(|row| row.forecast.is_some());
+    if forecast {
+        header.extend(["forecast", "error"]);
+    }
     if against {
         header.extend(["other tok/s", "ratio", "spread"]);
     }
@@ -227,6 +284,10 @@ fn print_table(rows: &[Row]) -> Result<()> {
             row.share.roof.to_owned(),
             format!("{:.0} %", 100.0 * row.share.share),
         ];
+        if let Some(seconds) = row.forecast {
+            cells.push(format!("{:.1}", row.test.n_tokens() as f64 / seconds));
+            cells.push(format!("{:+.0} %", 100.0 * (median(&row.ours) / seconds - 1.0)));
+        }
         if let Some([ratio, least, most]) = row.ratios() {
             cells.push(format!("{:.1}", row.speed(&row.theirs)));
             cells.push(format!("{ratio:.2} ×"));
@@ -235,11 +296,4 @@ fn print_table(rows: &[Row]) -> Result<()> {
         table.add_row(cells);
     }
     Ok(line(&table.to_string())?)
-}
-
-/// The most memory that this process held at a time, where the system says.
-fn peak_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }

@@ -123,8 +123,11 @@ impl Memory {
     }
 }
 
-/// Buffers that steps need, found by taking the largest ones without numbers.
-fn work(subject: &Subject, ask: &Ask) -> Result<usize> {
+/// Bytes of the buffers that steps need, found by taking the largest ones without numbers.
+///
+/// # Errors
+/// If a step refuses.
+pub fn work(subject: &Subject, ask: &Ask) -> Result<usize> {
     let mut images = 0;
     if let Some(vision) = subject.model.vision.as_ref().filter(|_| ask.n_images > 0) {
         let tile = vision.tile();

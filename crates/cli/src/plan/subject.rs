@@ -34,8 +34,6 @@ pub struct Subject {
     pub footprint: Footprint,
     /// Bytes of its files.
     pub disk_bytes: usize,
-    /// Whether its numbers are here.
-    pub is_stored: bool,
 }
 
 /// How much of a config is forecast.
@@ -114,9 +112,7 @@ impl Subject {
     pub fn stored(name: &str, checkpoint: &Checkpoint) -> Result<Self> {
         let dev = Outline::new();
         let model = Model::load(&dev, checkpoint, &mut |_| {})?;
-        let projector = checkpoint.projector.iter().flat_map(|p| &p.tensors);
-        let disk_bytes = checkpoint.tensors.values().chain(projector).map(|tensor| tensor.bytes.len()).sum();
-        Ok(Self::new(name.to_owned(), checkpoint.config.clone(), model, dev, Some(disk_bytes)))
+        Ok(Self::new(name.to_owned(), checkpoint.config.clone(), model, dev, Some(checkpoint.size_bytes())))
     }
 
     /// The model of `config` in the formats of `recipe`.
@@ -153,8 +149,7 @@ impl Subject {
         // A tied table is the output map's own tensor.
         let tables = if config.tie_word_embeddings { 0 } else { weights.tables };
         let disk_bytes = disk.unwrap_or(weights.stored + tables + weights.vectors);
-        let is_stored = disk.is_some();
-        Self { name, config, model, dev, weights, footprint, disk_bytes, is_stored }
+        Self { name, config, model, dev, weights, footprint, disk_bytes }
     }
 
     /// Bytes of all routed experts, packed.

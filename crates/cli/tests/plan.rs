@@ -77,8 +77,21 @@ fn the_json_has_a_machine_that_can_be_given_back() {
     let model = &first["models"][0];
     let keys: Vec<&String> = model.as_object().expect("an object").keys().collect();
     let want = [
-        "model", "verdict", "parameters", "active_parameters", "disk_bytes", "memory", "expert_hit_rate",
-        "token_bytes", "expert_bytes", "decode", "decode_full_context", "first_token", "images", "better", "basis",
+        "model",
+        "verdict",
+        "parameters",
+        "active_parameters",
+        "disk_bytes",
+        "memory",
+        "expert_hit_rate",
+        "token_bytes",
+        "expert_bytes",
+        "decode",
+        "decode_full_context",
+        "first_token",
+        "images",
+        "better",
+        "basis",
         "figures",
     ];
     assert_eq!(keys, want);

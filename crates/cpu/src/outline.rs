@@ -469,13 +469,7 @@ impl Device for Outline {
         Ok(out)
     }
 
-    fn rms_norm(
-        &self,
-        x: &OutlinedTensor,
-        _: Option<&usize>,
-        width: usize,
-        _: f32,
-    ) -> Result<OutlinedTensor, OpError> {
+    fn rms_norm(&self, x: &OutlinedTensor, _: Option<&usize>, width: usize, _: f32) -> Result<OutlinedTensor, OpError> {
         if width == 0 || !x.width.is_multiple_of(width) {
             return Err(OpError::shape("rms_norm", format!("{width} does not divide a row of {}", x.width)));
         }

@@ -56,7 +56,9 @@ impl CachePlan {
         let n_global = pages(context.div_ceil(PAGE_LEN)).ok_or_else(too_many)?;
         let n_chunked = match model.decoder.chunk() {
             // One chunk, the rows of a step that crosses its border, and two torn pages.
-            Some(chunk) => pages((chunk.get() + STEP_ROWS).div_ceil(PAGE_LEN) + 2).map_or(n_global, |n| n.min(n_global)),
+            Some(chunk) => {
+                pages((chunk.get() + STEP_ROWS).div_ceil(PAGE_LEN) + 2).map_or(n_global, |n| n.min(n_global))
+            }
             None => 0,
         };
         let (global, chunked) = model.decoder.page_bytes(kv);

@@ -29,12 +29,7 @@ impl WeightSource {
     /// # Errors
     /// [`OpError::Shape`] if `bytes` is not exactly as long as the shape says, a row is no whole number of blocks, or
     /// a block format comes with [`Orientation::InOut`].
-    pub fn new(
-        bytes: Bytes,
-        format: Format,
-        orientation: Orientation,
-        shape: [usize; 3],
-    ) -> Result<Self, OpError> {
+    pub fn new(bytes: Bytes, format: Format, orientation: Orientation, shape: [usize; 3]) -> Result<Self, OpError> {
         let this = Self::described(format, orientation, shape)?;
         if this.size_bytes() != bytes.len() {
             let what = format!("{shape:?} {} does not fill {} bytes", format.name(), bytes.len());

@@ -174,9 +174,7 @@ impl Bench {
         let gb = |bytes: f64| format!("{:.2} GB", bytes / 1e9);
         let peak = peak.map_or("unknown".to_owned(), |peak| gb(peak as f64));
         let forecast = gb(memory.peak() as f64);
-        Ok(line(&format!(
-            "load {load_s:.2} s, peak memory {peak} (forecast {forecast}), {threads} threads, {isa:?}"
-        ))?)
+        Ok(line(&format!("load {load_s:.2} s, peak memory {peak} (forecast {forecast}), {threads} threads, {isa:?}"))?)
     }
 
     fn tests(&self) -> Result<Vec<Test>> {

@@ -123,7 +123,8 @@ impl Plan {
                     Reference::Stored(_) => None,
                 };
                 let recipe = quant.or(of_name).map_or_else(|| plan::recipe("q4"), Ok)?;
-                let name = if of_name.is_some() { name.rsplit_once(':').map_or(&*name, |(name, _)| name) } else { &name };
+                let name =
+                    if of_name.is_some() { name.rsplit_once(':').map_or(&*name, |(name, _)| name) } else { &name };
                 let parts = if self.images > 0 { Parts::All } else { Parts::Text };
                 Known { subject: Subject::described(name, reference.config(), parts, recipe)?, key: None }
             }

@@ -88,7 +88,7 @@ impl Memory {
             kv: plan.bytes,
             work: work(subject, ask)?,
             process: ask.process_bytes,
-            mapped: subject.disk_bytes,
+            mapped: subject.mapped_bytes,
         })
     }
 
@@ -241,11 +241,17 @@ impl Speed<'_> {
             let [first, middle, last] = [piece(0)?, piece(n_pieces / 2)?, piece(n_pieces - 2)?];
             n_pieces as f64 * (first + 4.0 * middle + last) / 6.0
         };
-        let touched: f64 = self.subject.footprint.routed.iter().map(|routed| {
-            let n = routed.n_experts as f64;
-            let share = 1.0 - (1.0 - routed.top_k as f64 / n).powf(n_tokens as f64);
-            share * n * routed.one.bytes as f64
-        }).sum();
+        let touched: f64 = self
+            .subject
+            .footprint
+            .routed
+            .iter()
+            .map(|routed| {
+                let n = routed.n_experts as f64;
+                let share = 1.0 - (1.0 - routed.top_k as f64 / n).powf(n_tokens as f64);
+                share * n * routed.one.bytes as f64
+            })
+            .sum();
         Ok(Time { compute_s, disk_s: self.disk(touched) })
     }
 
@@ -268,9 +274,7 @@ impl Speed<'_> {
     pub fn test(&self, test: Test) -> Result<f64> {
         Ok(match test {
             Test::Prefill { tokens, depth } => self.prefill(tokens, depth)?.slow(),
-            Test::Decode { tokens, depth, batch } => {
-                tokens as f64 * self.decode(depth + tokens / 2, batch)?.slow()
-            }
+            Test::Decode { tokens, depth, batch } => tokens as f64 * self.decode(depth + tokens / 2, batch)?.slow(),
         })
     }
 
@@ -283,11 +287,14 @@ impl Speed<'_> {
     }
 
     fn seconds(&self, ops: &[Op]) -> f64 {
-        let all: f64 = ops.iter().map(|op| match op {
-            Op::Linear(map) => map.bytes,
-            Op::Attention { bytes, .. } => *bytes,
-            Op::Values { .. } => 0.0,
-        }).sum();
+        let all: f64 = ops
+            .iter()
+            .map(|op| match op {
+                Op::Linear(map) => map.bytes,
+                Op::Attention { bytes, .. } => *bytes,
+                Op::Values { .. } => 0.0,
+            })
+            .sum();
         let in_cache = all <= CACHE_SHARE * self.machine.cache_mib * f64::from(1 << 20);
         ops.iter().map(|op| self.op(op, in_cache)).sum()
     }

@@ -126,7 +126,8 @@ pub fn store(key: Key, figures: &[Figure]) {
     let Ok(text) = serde_json::to_string(&File { version: VERSION, entries }) else { return };
     let temporary = path.with_extension(format!("{}", std::process::id()));
     let written = path.parent().map(std::fs::create_dir_all).transpose();
-    let written = written.and_then(|_| std::fs::write(&temporary, text)).and_then(|()| std::fs::rename(&temporary, &path));
+    let written =
+        written.and_then(|_| std::fs::write(&temporary, text)).and_then(|()| std::fs::rename(&temporary, &path));
     if written.is_err() {
         // Nothing was promised; what is half written goes.
         let _ = std::fs::remove_file(&temporary);

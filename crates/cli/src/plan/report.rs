@@ -5,9 +5,7 @@ use std::fmt::Write;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::forecast::{
-    Ask, Memory, Speed, Time, Verdict, bytes, image_tokens, is_moe, one_expert_bytes, token_bytes,
-};
+use super::forecast::{Ask, Memory, Speed, Time, Verdict, bytes, image_tokens, is_moe, one_expert_bytes, token_bytes};
 use super::learned::Correction;
 use super::machine::{GIB, Machine};
 use super::subject::Subject;
@@ -345,7 +343,9 @@ fn assumptions(forecasts: &[Forecast], setting: &Setting<'_>) -> Vec<String> {
         lines.push("rows spread evenly over experts, the worst case for the expert cache".to_owned());
     }
     if forecasts.iter().any(|f| f.verdict == Verdict::Streams) {
-        lines.push("a range is no overlap of disk and arithmetic to full overlap; a prompt reads each expert once".to_owned());
+        lines.push(
+            "a range is no overlap of disk and arithmetic to full overlap; a prompt reads each expert once".to_owned(),
+        );
     }
     lines.push(
         "pages of the model's file stay mapped after loading and are not counted: the system takes them back at need"

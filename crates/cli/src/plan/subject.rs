@@ -13,10 +13,8 @@ use crate::failure::usage;
 use crate::model;
 
 /// The published configs that are built in.
-const PUBLISHED: [(&str, &str); 2] = [
-    ("scout", include_str!("published/scout.json")),
-    ("maverick", include_str!("published/maverick.json")),
-];
+const PUBLISHED: [(&str, &str); 2] =
+    [("scout", include_str!("published/scout.json")), ("maverick", include_str!("published/maverick.json"))];
 
 /// A model as the loader lays it out, without its numbers.
 pub struct Subject {
@@ -32,8 +30,10 @@ pub struct Subject {
     pub weights: Weights,
     /// What a step reads, in packed bytes.
     pub footprint: Footprint,
-    /// Bytes of its files.
+    /// Bytes of its tensors in its files.
     pub disk_bytes: usize,
+    /// Bytes of files that are mapped: the tensors, and a single file's metadata.
+    pub mapped_bytes: usize,
 }
 
 /// How much of a config is forecast.
@@ -112,7 +112,13 @@ impl Subject {
     pub fn stored(name: &str, checkpoint: &Checkpoint) -> Result<Self> {
         let dev = Outline::new();
         let model = Model::load(&dev, checkpoint, &mut |_| {})?;
-        Ok(Self::new(name.to_owned(), checkpoint.config.clone(), model, dev, Some(checkpoint.size_bytes())))
+        let mut this = Self::new(name.to_owned(), checkpoint.config.clone(), model, dev, Some(checkpoint.size_bytes()));
+        if let Ok(about) = checkpoint.path.metadata()
+            && about.is_file()
+        {
+            this.mapped_bytes = this.mapped_bytes.max(usize::try_from(about.len()).unwrap_or(usize::MAX));
+        }
+        Ok(this)
     }
 
     /// The model of `config` in the formats of `recipe`.
@@ -149,7 +155,7 @@ impl Subject {
         // A tied table is the output map's own tensor.
         let tables = if config.tie_word_embeddings { 0 } else { weights.tables };
         let disk_bytes = disk.unwrap_or(weights.stored + tables + weights.vectors);
-        Self { name, config, model, dev, weights, footprint, disk_bytes }
+        Self { name, config, model, dev, weights, footprint, disk_bytes, mapped_bytes: disk_bytes }
     }
 
     /// Bytes of all routed experts, packed.

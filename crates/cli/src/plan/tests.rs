@@ -12,6 +12,7 @@ use super::forecast::{Ask, Memory, Speed, Verdict, bytes, token_bytes};
 use super::machine::{GIB, Machine};
 use super::subject::{Parts, Reference, Subject};
 use super::*;
+use crate::model;
 
 fn toy(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/toy").join(name)
@@ -88,7 +89,11 @@ fn keys_and_values_are_as_the_table_says() {
         let extra = (plan.n_chunked as usize * 16 - context.min(8192)) * chunked_layers * position;
         let want = 48.0 * 1024.0 * context as f64 + (context.min(8192) * chunked_layers * position) as f64;
         assert_eq!(plan.bytes - extra, want as usize, "{context}");
-        assert!((want / GIB - gib).abs() <= 0.051 || (want / GIB / gib - 1.0).abs() < 1e-3, "{context}: {}", want / GIB);
+        assert!(
+            (want / GIB - gib).abs() <= 0.051 || (want / GIB / gib - 1.0).abs() < 1e-3,
+            "{context}: {}",
+            want / GIB
+        );
         assert!(extra as f64 <= 0.03 * want, "{context}");
         // Eight bits with an f32 scale for every 32: 9 bits a number, where the table takes 8.5.
         let q8 = CachePlan::new(&subject.model, context, KvFormat::Q8).expect("counted");

@@ -43,7 +43,7 @@ pub struct Plan {
     #[arg(long, value_name = "auto|PRESET|FILE", default_value = "auto")]
     hw: String,
     /// Memory of the machine in GiB instead of what it has, such as 64 or 64GiB
-    #[arg(long, value_name = "GIB", value_parser = parse_gib)]
+    #[arg(long, value_name = "GIB", value_parser = parse_gib, allow_negative_numbers = true)]
     ram: Option<f64>,
     /// One JSON object
     #[arg(long)]

@@ -70,7 +70,8 @@ fn what_a_token_reads_is_as_the_table_says() {
         // The table has two digits here, and takes 4.85 bits for all tensors: those outside of experts have more in the
         // output map and fewer in attention.
         near(always as f64 / 1e9, resident, 0.03, name);
-        near(token_bytes(&subject) as f64 / 1e9, token, 0.02, name);
+        // The output map in Q6_K where the table has 4.85 bits: 0.22 GB more, 2.3 %.
+        near(token_bytes(&subject) as f64 / 1e9, token, 0.025, name);
         near(subject.footprint.chosen_bytes() as f64 / 1e9, routed, 0.003, name);
         near(forecast::one_expert_bytes(&subject) as f64 / 1e6, 76.0, 0.12, name);
         let mean = subject.footprint.expert_bytes() as f64 / subject.footprint.n_experts() as f64;

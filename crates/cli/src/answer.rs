@@ -7,9 +7,11 @@ use anyhow::Result;
 use engine::{Content, Event, Finished, Request};
 use tensor::Device;
 
+use crate::bench::Test;
 use crate::chat::Chat;
 use crate::interrupt;
 use crate::output::{token_bar, write};
+use crate::plan::learned::Figure;
 
 /// An answer with what it took.
 pub struct Answer {
@@ -61,6 +63,18 @@ impl Answer {
             Some(error) => Err(error.into()),
             None => Ok(Self { text, ids, finished, to_first_token: to_first_token.unwrap_or(total), total }),
         }
+    }
+
+    /// What it took as tests of `puna bench`, for forecasts to learn from. A few tokens say nothing.
+    pub fn figures(&self) -> Vec<Figure> {
+        const LEAST: usize = 16;
+        let Finished { n_prompt, n_cached, n_completion, .. } = self.finished;
+        let decode_s = self.total.saturating_sub(self.to_first_token).as_secs_f64();
+        let prefill = Test::Prefill { tokens: n_prompt - n_cached, depth: n_cached };
+        let decode = Test::Decode { tokens: n_completion.saturating_sub(1), depth: n_prompt, batch: 1 };
+        let figures = [(prefill, self.to_first_token.as_secs_f64()), (decode, decode_s)];
+        let long = figures.into_iter().filter(|(test, _)| test.n_tokens() >= LEAST);
+        long.map(|(test, seconds)| Figure { test, seconds }).collect()
     }
 
     /// One line of counts and speed.

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use cpu::{Cpu, ExpertStats};
 use engine::media::{Grid, TileConfig, decode, preprocess};
-use engine::{CachePlan, Content, EncodedImage, Engine, Event, Finished, Known, Limits, Request, Sequence};
+use engine::{Content, EncodedImage, Engine, Event, Finished, Known, Limits, Request, Sequence};
 use formats::GenerationConfig;
 use tensor::Device;
 use tokenizer::{ChatFormat, ImageIds, Message, Part, Piece, Role, Tokenizer, encode_segments};
@@ -18,6 +18,8 @@ use crate::model::{self, CacheArguments};
 /// A model, its tokenizer and a conversation.
 pub struct Chat<D: Device> {
     name: String,
+    /// Bytes of the model's files.
+    disk_bytes: usize,
     engine: Engine<D>,
     tokenizer: Tokenizer,
     format: Option<ChatFormat>,
@@ -54,11 +56,10 @@ impl Chat<Cpu> {
         let dev = placement.apply(dev);
         let loaded = model::load(&dev, &checkpoint)?;
         warn_unlocked(dev.expert_stats());
-        let rows = placement.step_rows;
-        model::check_memory(CachePlan::with_step_rows(&loaded, context, kv, rows)?.bytes, context)?;
         Ok(Self {
             name: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
-            engine: Engine::with_step_rows(dev, loaded, context, kv, rows)?,
+            disk_bytes: checkpoint.size_bytes(),
+            engine: Engine::with_step_rows(dev, loaded, context, kv, placement.step_rows)?,
             tokenizer,
             format,
             generation: checkpoint.generation.clone(),
@@ -81,6 +82,16 @@ impl<D: Device> Chat<D> {
     /// The model's file or folder name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Bytes of its files' tensors.
+    pub fn disk_bytes(&self) -> usize {
+        self.disk_bytes
+    }
+
+    /// The device.
+    pub fn device(&self) -> &D {
+        self.engine.device()
     }
 
     /// What the model's makers recommend for sampling.

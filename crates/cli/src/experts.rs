@@ -10,6 +10,7 @@ use tensor::{Bytes, KvFormat, PAGE_LEN, packed};
 
 use crate::failure::{no_memory, usage};
 use crate::memory::{free_bytes, parse_size, size};
+use crate::plan;
 
 /// Kept free for the program itself, its tables and what the system needs beside it: this much and a sixteenth.
 const SPARE_BYTES: u64 = 64 << 20;
@@ -69,13 +70,20 @@ impl ExpertArguments {
         let need = Need::of(checkpoint, context, kv);
         if need.experts == 0 {
             return match self.expert_cache {
-                ExpertCache::Auto => Ok(Placement { cache_bytes: None, step_rows: STEP_ROWS }),
+                ExpertCache::Auto => {
+                    plan::check(checkpoint, context, kv)?;
+                    Ok(Placement { cache_bytes: None, step_rows: STEP_ROWS })
+                }
                 ExpertCache::Bytes(_) => {
                     Err(usage("--expert-cache: this model has no routed experts", "leave out --expert-cache"))
                 }
             };
         }
-        place(self.expert_cache, need, context, free_bytes())
+        let placement = place(self.expert_cache, need, context, free_bytes())?;
+        if placement.cache_bytes.is_none() {
+            plan::check(checkpoint, context, kv)?;
+        }
+        Ok(placement)
     }
 }
 

@@ -15,7 +15,7 @@ const FAILED: u8 = 1;
 /// What was asked for makes no sense or is out of range.
 const USAGE: u8 = 2;
 /// The plan does not fit the memory.
-const MEMORY: u8 = 3;
+pub const MEMORY: u8 = 3;
 /// A model or its files are broken, incomplete or of an unknown kind.
 const MODEL: u8 = 5;
 

@@ -11,6 +11,7 @@ mod memory;
 mod model;
 mod ordered;
 mod output;
+mod plan;
 mod repl;
 
 use std::process::ExitCode;

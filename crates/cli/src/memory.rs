@@ -17,11 +17,6 @@ pub fn resident_bytes() -> Option<(u64, u64)> {
     Some((meminfo(&status, "RssAnon:")?, meminfo(&status, "RssFile:")?))
 }
 
-/// The most that this process had in memory at a time, mapped files included.
-pub fn peak_bytes() -> Option<u64> {
-    meminfo(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
-}
-
 /// The value of the line `key` in bytes.
 fn meminfo(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;

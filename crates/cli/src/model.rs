@@ -14,8 +14,7 @@ use llama::Model;
 use tensor::{Device, KvFormat};
 use tokenizer::{ChatFormat, ChatTemplate, GgufVocabulary, ImageIds, Llama4Chat, SpecialTokens, Tokenizer};
 
-use crate::failure::{no_memory, usage};
-use crate::memory::free_bytes;
+use crate::failure::usage;
 use crate::output::byte_bar;
 
 /// Positions of a conversation where neither the user nor the model says less.
@@ -311,20 +310,4 @@ pub fn tile_config(checkpoint: &Checkpoint) -> Result<Option<TileConfig>> {
         rescale: own.rescale,
     };
     Ok(Some(TileConfig::parse(settings, &Limits::default()).map_err(engine::EngineError::from)?))
-}
-
-/// Refuses keys and values that do not fit the memory that is free now.
-///
-/// # Errors
-/// Exit code 3, with the context that would fit.
-pub fn check_memory(cache_bytes: usize, context: usize) -> Result<()> {
-    let Some(free) = free_bytes() else { return Ok(()) };
-    if cache_bytes as u64 <= free {
-        return Ok(());
-    }
-    let fits = (context as u64).saturating_mul(free) / (cache_bytes as u64).max(1);
-    Err(no_memory(
-        format!("keys and values of {context} tokens need {cache_bytes} bytes; {free} bytes of memory are free"),
-        format!("about --ctx {} fits", fits / 1024 * 1024),
-    ))
 }

@@ -16,7 +16,7 @@ fn bench(model: &Path, arguments: &[&str]) -> Output {
     for name in ["PUNA_MODEL", "PUNA_API_KEY", "OPENAI_API_KEY"] {
         command.env_remove(name);
     }
-    command.output().expect("puna starts")
+    command.env("PUNA_CACHE_DIR", model.join("cache")).output().expect("puna starts")
 }
 
 fn lines(output: &Output) -> Vec<Value> {

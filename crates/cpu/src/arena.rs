@@ -38,6 +38,11 @@ pub(crate) struct Lease<B: Buffer> {
 }
 
 impl<B: Buffer> Arena<B> {
+    /// The sum of what `measure` says of every buffer that nobody uses.
+    pub(crate) fn sum(&self, measure: impl Fn(&B) -> usize) -> usize {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).iter().map(measure).sum()
+    }
+
     /// The smallest free buffer that has room for `size`, else the largest, which the taker lets grow.
     pub(crate) fn take(self: &Arc<Self>, size: usize) -> Lease<B> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);

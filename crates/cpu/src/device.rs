@@ -86,6 +86,11 @@ impl Cpu {
         self.pool.n_threads()
     }
 
+    /// Bytes of the buffers that wait for their next use: between steps, all memory that steps have needed so far.
+    pub fn work_bytes(&self) -> usize {
+        self.numbers.sum(|buffer| 4 * buffer.len()) + self.panels.sum(Panel::size_bytes)
+    }
+
     pub(crate) fn pool(&self) -> &Pool {
         &self.pool
     }
@@ -202,10 +207,12 @@ impl Device for Cpu {
     type Routing = Routing;
 
     fn matrix(&self, parts: &[WeightSource]) -> Result<Matrix, OpError> {
+        parts.iter().try_for_each(|part| part.check_stored("matrix"))?;
         Matrix::new(&self.pool, self.experts.as_ref(), parts)
     }
 
     fn table(&self, source: &WeightSource) -> Result<Table, OpError> {
+        source.check_stored("table")?;
         check("table", "the number of matrices", source.shape()[0], 1)?;
         if source.orientation() != Orientation::OutIn {
             return Err(OpError::shape("table", "it is not stored row by row"));

@@ -82,6 +82,8 @@ pub(crate) struct Streamed {
 #[derive(Debug)]
 struct Origin {
     source: WeightSource,
+    /// The source's.
+    bytes: Bytes,
     groups: Groups,
 }
 
@@ -100,14 +102,18 @@ impl Expert {
 }
 
 impl Streamed {
-    fn new(id: usize, parts: Vec<(WeightSource, Groups)>) -> Self {
-        let parts: Vec<Origin> = parts.into_iter().map(|(source, groups)| Origin { source, groups }).collect();
+    fn new(id: usize, parts: Vec<(WeightSource, Groups)>) -> Result<Self, OpError> {
+        let origin = |(source, groups): (WeightSource, Groups)| {
+            let bytes = source.stored("matrix")?.clone();
+            Ok(Origin { source, bytes, groups })
+        };
+        let parts = parts.into_iter().map(origin).collect::<Result<Vec<_>, OpError>>()?;
         let is_packed = parts.iter().all(|part| part.source.orientation() == Orientation::Packed);
         let rooms = || parts.iter().map(|part| Bytes::room(part.range(0).len())).sum();
         let packed = || parts.iter().map(|part| part.groups.matrix_bytes).sum();
         let (slot_bytes, staging_bytes) = if is_packed { (rooms(), 0) } else { (packed(), rooms()) };
         let n_in = parts.first().map_or(0, |part| part.source.shape()[2]);
-        Self { id, parts, n_in, is_packed, slot_bytes, staging_bytes }
+        Ok(Self { id, parts, n_in, is_packed, slot_bytes, staging_bytes })
     }
 
     /// Reads all parts of `expert`, one after another, into `buffer`; returns where each begins.
@@ -116,7 +122,7 @@ impl Streamed {
         for part in &self.parts {
             let range = part.range(expert);
             let (now, later) = rest.split_at_mut(Bytes::room(range.len()));
-            begins.push(at + part.source.bytes().read(range, now)?);
+            begins.push(at + part.bytes.read(range, now)?);
             at += now.len();
             rest = later;
         }
@@ -126,7 +132,7 @@ impl Streamed {
     /// Packs what [`read`](Self::read) read into `slot`; returns where each part begins.
     fn pack(&self, pool: &Pool, (staged, begins): (&[u8], &[usize]), slot: &mut [u8]) -> Vec<usize> {
         let (mut packed, mut rest, mut at) = (Vec::with_capacity(self.parts.len()), slot, 0);
-        for (Origin { source, groups }, begin) in self.parts.iter().zip(begins) {
+        for (Origin { source, groups, .. }, begin) in self.parts.iter().zip(begins) {
             let [_, n_out, n_in] = source.shape();
             let bytes = &staged[*begin..][..source.matrix_range(0).map_or(0, |range| range.len())];
             let (format, orientation) = (source.format(), source.orientation());
@@ -260,25 +266,29 @@ impl Experts {
     /// # Errors
     /// [`OpError::Read`] if it can not be read, [`OpError::Shape`] if it is too large.
     pub(crate) fn held(&self, source: &WeightSource) -> Result<WeightSource, OpError> {
-        let len = source.bytes().len();
+        let stored = source.stored("table")?;
+        let len = stored.len();
         let room = Aligned::zeroed(Bytes::room(len));
         let mut room = room.ok_or_else(|| OpError::shape("table", format!("no {len} bytes of memory can be had")))?;
-        let begin = source.bytes().read(0..len, &mut room)?;
+        let begin = stored.read(0..len, &mut room)?;
         let bytes = Bytes::new(self.locked(room)).slice(begin..begin + len);
         let bytes = bytes.ok_or_else(|| OpError::shape("table", "a file was read to the wrong place"))?;
         WeightSource::new(bytes, source.format(), source.orientation(), source.shape())
     }
 
     /// Makes the experts of a map known.
-    pub(crate) fn register(&self, parts: Vec<(WeightSource, Groups)>) -> Arc<Streamed> {
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if they are only described.
+    pub(crate) fn register(&self, parts: Vec<(WeightSource, Groups)>) -> Result<Arc<Streamed>, OpError> {
         let n_experts = parts.first().map_or(0, |(source, _)| source.shape()[0]);
         let mut state = lock(&self.shared.state);
-        let map = Streamed::new(state.n_maps, parts);
+        let map = Streamed::new(state.n_maps, parts)?;
         state.n_maps += 1;
         state.is_planned = false;
         state.staging_bytes = state.staging_bytes.max(map.staging_bytes);
         state.classes.entry(map.slot_bytes).or_default().n_units += n_experts;
-        Arc::new(map)
+        Ok(Arc::new(map))
     }
 
     /// Says that the experts of `maps` that `segments` name will be used, map by map.

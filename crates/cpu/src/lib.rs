@@ -25,6 +25,7 @@ mod isa;
 mod kernels;
 mod linear;
 mod matrix;
+mod outline;
 mod pack;
 mod packing;
 mod pages;
@@ -42,6 +43,9 @@ pub use device::{Cpu, CpuOptions};
 pub use experts::ExpertStats;
 pub use isa::Isa;
 pub use matrix::Matrix;
+pub use outline::{
+    Map, Op, Outline, OutlinedMatrix, OutlinedPages, OutlinedRouting, OutlinedTable, OutlinedTensor, Weights,
+};
 pub use pages::Pages;
 pub use roofs::Roofs;
 pub use routing::Routing;

@@ -132,7 +132,7 @@ impl Matrix {
         let shape = [n_matrices, n_out, n_in];
         if let Some(experts) = experts.filter(|_| n_matrices > 1) {
             let parts = groups.iter().map(|groups| Part { groups: *groups, store: Store::Away }).collect();
-            let streamed = experts.register(sources.iter().cloned().zip(groups).collect());
+            let streamed = experts.register(sources.iter().cloned().zip(groups).collect())?;
             return Ok(Self { parts, shape, streamed: Some(streamed) });
         }
         let store = |source, groups: &Groups| match experts {
@@ -150,6 +150,21 @@ impl Matrix {
         let parts: Vec<Part> = parts.map(part).collect();
         let n_out = parts.iter().map(|part| part.groups.n_out).sum();
         Self { parts, shape: [1, n_out, n_in], streamed: None }
+    }
+
+    /// Bytes that `source` takes when it is packed, without packing it.
+    ///
+    /// # Errors
+    /// Those of packing it.
+    pub fn packed_bytes(source: &WeightSource) -> Result<usize, OpError> {
+        let [n_matrices, n_out, n_in] = source.shape();
+        if matches!(source.format(), Format::Block(_)) && !n_in.is_multiple_of(ACTIVATION_LEN) {
+            return Err(OpError::shape("matrix", format!("{n_in} inputs are no multiple of {ACTIVATION_LEN}")));
+        }
+        let too_large = || OpError::shape("matrix", format!("[{n_matrices}, {n_out}, {n_in}] is too large to pack"));
+        let group = Layout::of(source.format()).group_bytes(n_in).and_then(|b| b.checked_next_multiple_of(LINE));
+        let matrix = group.and_then(|b| b.checked_mul(n_out.div_ceil(ROWS)));
+        matrix.and_then(|b| b.checked_mul(n_matrices)).ok_or_else(too_large)
     }
 
     /// Matrices, outputs of each, inputs of each.
@@ -184,7 +199,7 @@ impl Matrix {
 
 /// The row groups of all matrices of `source`, mapped if the file has them.
 fn in_memory(pool: &Pool, source: &WeightSource, groups: &Groups) -> Result<Store, OpError> {
-    let bytes = source.bytes();
+    let bytes = source.stored("matrix")?;
     // Files are mapped at a page and hold packed weights at multiples of a line. What is not a file's is copied.
     if source.orientation() == Orientation::Packed && bytes.as_ptr().addr().is_multiple_of(LINE) {
         return Ok(Store::Mapped(bytes.clone()));
@@ -198,7 +213,8 @@ fn in_memory(pool: &Pool, source: &WeightSource, groups: &Groups) -> Result<Stor
 fn read(pool: &Pool, source: &WeightSource, groups: &Groups) -> Result<Aligned, OpError> {
     let [n_matrices, n_out, n_in] = source.shape();
     let mut out = room(groups.matrix_bytes * n_matrices)?;
-    let len = source.bytes().len();
+    let stored = source.stored("matrix")?;
+    let len = stored.len();
     // Whole row groups at a time; a matrix whose rows do not lie together goes as one piece.
     let (n_groups, group_len) = match source.orientation() {
         Orientation::OutIn => (groups.n_groups, len.checked_div(n_out).unwrap_or(0) * ROWS),
@@ -209,7 +225,7 @@ fn read(pool: &Pool, source: &WeightSource, groups: &Groups) -> Result<Aligned, 
     let mut buffer = room(Bytes::room(len.min(step * group_len)))?;
     for first in (0..n_groups).step_by(step) {
         let range = first * group_len..len.min((first + step) * group_len);
-        let at = source.bytes().read(range.clone(), &mut buffer)?;
+        let at = stored.read(range.clone(), &mut buffer)?;
         let bytes = &buffer[at..at + range.len()];
         let (begin, end) = match source.orientation() {
             Orientation::InOut => (0, n_out),

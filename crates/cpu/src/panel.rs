@@ -62,6 +62,12 @@ impl Buffer for Panel {
 }
 
 impl Panel {
+    /// Bytes of all that it holds.
+    pub(crate) fn size_bytes(&self) -> usize {
+        let sums = |sums: &Sums| size_of_val(&*sums.negated) + size_of_val(&*sums.scaled);
+        size_of_val(&*self.q) + size_of_val(&*self.scale) + sums(&self.whole) + sums(&self.halves)
+    }
+
     /// Makes room for `n_rows` rows of `n_in` values, a multiple of [`BLOCK`].
     pub(crate) fn resize(&mut self, n_rows: usize, n_in: usize) {
         let (len, n_blocks) = (n_rows * n_in, n_rows * n_in / BLOCK);

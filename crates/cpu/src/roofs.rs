@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::Cpu;
-use crate::aligned::Aligned;
+use crate::aligned::{Aligned, LINE};
 use crate::simd::Simd;
 
 /// Bytes that the memory roof reads: far more than caches hold.
@@ -32,18 +32,6 @@ impl Cpu {
     pub fn roofs(&self, budget: Duration) -> Roofs {
         let budget = budget / 4;
         let n = self.threads();
-        let mut memory = Aligned::zeroed(READ_BYTES).map_or_else(Vec::new, |bytes| vec![bytes]);
-        // Touched first, so that each page is memory of its own.
-        for bytes in &mut memory {
-            self.pool().chunks(bytes, PIECE, 1, |_, piece| piece.fill(1));
-        }
-        let read = best(budget, || {
-            for bytes in &memory {
-                self.pool().run(READ_BYTES / PIECE, 1, &|range| {
-                    self.kernels().read(&bytes[range.start * PIECE..range.end * PIECE]);
-                });
-            }
-        });
         let each = |work: &(dyn Fn() -> usize + Sync)| {
             let count = AtomicUsize::new(0);
             let seconds = best(budget, || {
@@ -57,7 +45,7 @@ impl Cpu {
             count.into_inner() as f64 / seconds
         };
         Roofs {
-            memory: READ_BYTES as f64 / read,
+            memory: self.read_rate(READ_BYTES, budget),
             int8: each(&|| self.kernels().multiply_int8()),
             f32: each(&|| self.kernels().multiply_f32()),
             barrier: best(budget, || self.meet()),
@@ -66,6 +54,22 @@ impl Cpu {
 }
 
 impl Cpu {
+    /// Bytes a second that all threads together read from `n_bytes` over and over: of memory if caches hold far less,
+    /// of the last-level cache if that holds them all. Takes about `budget`.
+    pub fn read_rate(&self, n_bytes: usize, budget: Duration) -> f64 {
+        let piece = PIECE.min(n_bytes / (4 * self.threads())).next_multiple_of(LINE);
+        let n_pieces = (n_bytes / piece).max(1);
+        let Some(mut bytes) = Aligned::zeroed(n_pieces * piece) else { return 0.0 };
+        // Touched first, so that each page is memory of its own.
+        self.pool().chunks(&mut bytes, piece, 1, |_, piece| piece.fill(1));
+        let seconds = best(budget, || {
+            self.pool().run(n_pieces, 1, &|range| {
+                self.kernels().read(&bytes[range.start * piece..range.end * piece]);
+            });
+        });
+        (n_pieces * piece) as f64 / seconds
+    }
+
     /// Runs a job that no thread leaves before all are in it.
     fn meet(&self) {
         let n_inside = AtomicUsize::new(0);

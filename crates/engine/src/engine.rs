@@ -40,7 +40,7 @@ impl CachePlan {
     /// # Errors
     /// [`EngineError::Prompt`] if that many pages can not be counted.
     pub fn new<D: Device>(model: &Model<D>, context: usize, kv: KvFormat) -> Result<Self, EngineError> {
-        Self::with_step_rows(model, context, kv, STEP_ROWS)
+        Self::for_sequences(model, context, 1, kv, STEP_ROWS)
     }
 
     /// As [`new`](Self::new), for steps of up to `step_rows` rows.
@@ -53,13 +53,29 @@ impl CachePlan {
         kv: KvFormat,
         step_rows: usize,
     ) -> Result<Self, EngineError> {
+        Self::for_sequences(model, context, 1, kv, step_rows)
+    }
+
+    /// For `n_sequences` of `context` positions each, at the same time, and steps of up to `step_rows` rows. Layers that
+    /// see one chunk keep a chunk of each.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn for_sequences<D: Device>(
+        model: &Model<D>,
+        context: usize,
+        n_sequences: usize,
+        kv: KvFormat,
+        step_rows: usize,
+    ) -> Result<Self, EngineError> {
         let too_many = || EngineError::Prompt(format!("a context of {context} tokens is too long to plan for"));
-        let n_global = u32::try_from(context.div_ceil(PAGE_LEN)).map_err(|_| too_many())?;
+        let pages = |n: usize| n.checked_mul(n_sequences).and_then(|n| u32::try_from(n).ok());
+        let n_global = pages(context.div_ceil(PAGE_LEN)).ok_or_else(too_many)?;
         let n_chunked = match model.decoder.chunk() {
             // One chunk, the rows of a step that crosses its border, and two torn pages.
             Some(chunk) => {
                 let positions = chunk.get().saturating_add(step_rows);
-                n_global.min(u32::try_from(positions.div_ceil(PAGE_LEN) + 2).unwrap_or(n_global))
+                pages(positions.div_ceil(PAGE_LEN) + 2).map_or(n_global, |n| n.min(n_global))
             }
             None => 0,
         };
@@ -106,6 +122,11 @@ impl<D: Device> Engine<D> {
     /// Positions that all sequences together may hold.
     pub fn context(&self) -> usize {
         self.context
+    }
+
+    /// How keys and values are stored.
+    pub fn kv(&self) -> KvFormat {
+        self.kv
     }
 
     /// Bytes of keys and values that a position takes in all layers together.

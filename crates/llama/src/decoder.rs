@@ -25,6 +25,22 @@ pub struct Decoder<D: Device> {
     output: D::Matrix,
 }
 
+/// Which rows go through a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passage {
+    /// All of them.
+    EveryRow,
+    /// Those that want logits.
+    Output,
+    /// Each row through `top_k` of the experts of one layer.
+    Routed {
+        /// The layer.
+        layer: usize,
+        /// Experts that a row goes to.
+        top_k: usize,
+    },
+}
+
 pub(crate) struct Layer<D: Device> {
     pub(crate) config: LayerConfig,
     pub(crate) weights: LayerWeights<D>,
@@ -112,6 +128,25 @@ impl<D: Device> Decoder<D> {
     /// Tokens that logits are for.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
+    }
+
+    /// Shows `see` every map that rows go through, in the order of a step, and who goes through it.
+    pub fn visit(&self, see: &mut dyn FnMut(Passage, &D::Matrix)) {
+        for (i, layer) in self.layers.iter().enumerate() {
+            let weights = &layer.weights;
+            see(Passage::EveryRow, &weights.qkv);
+            see(Passage::EveryRow, &weights.o);
+            let (FeedForward::Dense(dense) | FeedForward::Moe { shared: dense, .. }) = &weights.ffn;
+            if let FeedForward::Moe { router, top_k, gate_up, down, .. } = &weights.ffn {
+                see(Passage::EveryRow, router);
+                for matrix in [gate_up, down] {
+                    see(Passage::Routed { layer: i, top_k: *top_k }, matrix);
+                }
+            }
+            see(Passage::EveryRow, &dense.gate_up);
+            see(Passage::EveryRow, &dense.down);
+        }
+        see(Passage::Output, &self.output);
     }
 
     /// Zeroed pages: `n_global` for each layer that sees everything, `n_chunked` for each that sees a chunk.

@@ -1,14 +1,10 @@
-//! What a step reads and computes, by the files' own shapes and formats.
+//! What a step reads and computes, by the maps that were loaded.
 
 use std::ops::AddAssign;
 
-use formats::config::Ffn;
-use formats::{Checkpoint, Tensor};
-use tensor::Format;
+use tensor::Device;
 
-use crate::LlamaError;
-use crate::load::weight_name;
-use crate::names::{Inner, Names, Outer};
+use crate::{Decoder, Passage};
 
 /// Weights as a step sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,7 +31,7 @@ pub struct Routed {
 }
 
 /// What the decoder's weights cost.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Footprint {
     /// Weights that every row of a step goes through, without the output map.
     pub every_row: Use,
@@ -54,63 +50,55 @@ impl AddAssign for Use {
 }
 
 impl Use {
-    fn of(tensor: &Tensor) -> Self {
-        let products = tensor.shape.iter().product();
-        let quantised = match tensor.dtype.format() {
-            Some(Format::Block(_)) => products,
-            _ => 0,
-        };
-        Self { bytes: tensor.bytes.len(), products, quantised }
-    }
-
     /// One of `n` equal parts.
     fn part(self, n: usize) -> Self {
+        let n = n.max(1);
         Self { bytes: self.bytes / n, products: self.products / n, quantised: self.quantised / n }
     }
 }
 
 impl Footprint {
-    /// Of the weights that `checkpoint` holds.
-    ///
-    /// # Errors
-    /// [`LlamaError::Missing`] for a weight that the config asks for and the files lack.
-    pub fn of(checkpoint: &Checkpoint) -> Result<Self, LlamaError> {
-        let config = &checkpoint.config;
-        let names = Names::of(config.architecture, checkpoint.is_gguf());
-        let find = |name: &str| checkpoint.tensors.get(name).map(Use::of);
-        let need = |name: String| find(&name).ok_or(LlamaError::Missing { name });
-        let output = if config.tie_word_embeddings { Outer::Embeddings } else { Outer::Output };
-        let mut this = Self { every_row: Use::default(), output: need(names.outer(output))?, routed: Vec::new() };
-        for (i, layer) in config.text.layers.iter().enumerate() {
-            let need = |weight| need(weight_name(names, i, weight));
-            let mut every_row = vec![Inner::Q, Inner::K, Inner::V, Inner::O];
-            match layer.ffn {
-                Ffn::Dense { .. } => every_row.extend([Inner::Gate, Inner::Up, Inner::Down]),
-                Ffn::Moe { n_experts, top_k, .. } => {
-                    every_row.extend([Inner::Router, Inner::SharedGate, Inner::SharedUp, Inner::SharedDown]);
-                    let mut all = need(Inner::ExpertsDown)?;
-                    match find(&weight_name(names, i, Inner::ExpertsGateUp)) {
-                        Some(fused) => all += fused,
-                        None => {
-                            all += need(Inner::ExpertsGate)?;
-                            all += need(Inner::ExpertsUp)?;
-                        }
+    /// Of the maps of `decoder`. `measure` says what a device's map costs, all of its matrices together, and how many
+    /// there are.
+    pub fn of<D: Device>(decoder: &Decoder<D>, measure: &dyn Fn(&D::Matrix) -> (Use, usize)) -> Self {
+        let mut this = Self::default();
+        decoder.visit(&mut |passage, matrix| {
+            let (all, n_matrices) = measure(matrix);
+            match passage {
+                Passage::EveryRow => this.every_row += all,
+                Passage::Output => this.output += all,
+                Passage::Routed { layer, top_k } => {
+                    let one = all.part(n_matrices);
+                    match this.routed.last_mut() {
+                        Some(last) if last.layer == layer => last.one += one,
+                        _ => this.routed.push(Routed { layer, n_experts: n_matrices, top_k, one }),
                     }
-                    this.routed.push(Routed { layer: i, n_experts, top_k, one: all.part(n_experts) });
                 }
             }
-            for weight in every_row {
-                this.every_row += need(weight)?;
-            }
-        }
-        Ok(this)
+        });
+        this
     }
 
     /// Bytes of weights that a step reads which gives `n_logits` rows' logits and goes to `n_chosen` experts, counted
     /// over all layers.
     pub fn step_bytes(&self, n_chosen: usize, n_logits: usize) -> usize {
-        let one = self.routed.first().map_or(0, |routed| routed.one.bytes);
+        let one = self.expert_bytes().checked_div(self.n_experts()).unwrap_or(0);
         self.every_row.bytes + n_chosen * one + if n_logits > 0 { self.output.bytes } else { 0 }
+    }
+
+    /// Experts of all layers.
+    pub fn n_experts(&self) -> usize {
+        self.routed.iter().map(|routed| routed.n_experts).sum()
+    }
+
+    /// Bytes of all experts of all layers.
+    pub fn expert_bytes(&self) -> usize {
+        self.routed.iter().map(|routed| routed.n_experts * routed.one.bytes).sum()
+    }
+
+    /// Bytes of the experts that one row goes to, in all layers.
+    pub fn chosen_bytes(&self) -> usize {
+        self.routed.iter().map(|routed| routed.top_k * routed.one.bytes).sum()
     }
 
     /// Multiply-adds with weights for `n_rows` rows, of which `n_logits` want logits: all, and those with quantised

@@ -16,7 +16,7 @@ mod rotary;
 mod vision;
 
 pub use batch::{Batch, Input, PageRun, Row};
-pub use decoder::{Cache, Decoder};
+pub use decoder::{Cache, Decoder, Passage};
 pub use error::LlamaError;
 pub use footprint::{Footprint, Routed, Use};
 pub use load::Model;

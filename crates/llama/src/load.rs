@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use formats::config::{Ffn, LayerConfig, ModelConfig, TextConfig};
 use formats::{Checkpoint, DType, Tensor};
-use tensor::{Device, Orientation, WeightSource};
+use tensor::{Device, Format, Orientation, WeightSource};
 
 use crate::LlamaError;
 use crate::decoder::{Decoder, FeedForward, Layer, LayerWeights};
@@ -27,20 +27,38 @@ impl<D: Device> Model<D> {
     pub fn load(dev: &D, checkpoint: &Checkpoint, progress: &mut dyn FnMut(usize)) -> Result<Self, LlamaError> {
         let config = &checkpoint.config;
         let names = Names::of(config.architecture, checkpoint.is_gguf());
-        let mut loader = Loader { dev, tensors: &checkpoint.tensors, progress };
+        let mut loader = Loader { dev, tensors: Tensors::Stored(&checkpoint.tensors), progress };
         let decoder = loader.decoder(config, names)?;
         let vision = match &config.vision {
             None => None,
             Some(vision) => match &checkpoint.projector {
                 Some(projector) => {
                     let tensors = projector.tensors.iter().map(|t| (t.name.clone(), t.clone())).collect();
-                    let mut loader = Loader { dev, tensors: &tensors, progress: loader.progress };
+                    let tensors = Tensors::Stored(&tensors);
+                    let mut loader = Loader { dev, tensors, progress: loader.progress };
                     Some(Vision::load(&mut loader, vision, config.text.hidden_size, true)?)
                 }
                 None => Some(Vision::load(&mut loader, vision, config.text.hidden_size, false)?),
             },
         };
         Ok(Self { decoder, vision })
+    }
+
+    /// The same walk over a model of which there is a config only: `dev` gets descriptions of the weights under their
+    /// GGUF names, each in the format that `format_of` gives for its name and its shape (matrices, outputs, inputs).
+    ///
+    /// # Errors
+    /// [`LlamaError::Op`] if `dev` refuses a description, or a format does not fit a shape.
+    pub fn describe(
+        dev: &D,
+        config: &ModelConfig,
+        format_of: &dyn Fn(&str, [usize; 3]) -> Format,
+    ) -> Result<Self, LlamaError> {
+        let mut loader = Loader { dev, tensors: Tensors::Described(format_of), progress: &mut |_| {} };
+        let decoder = loader.decoder(config, Names::Gguf)?;
+        let vision = config.vision.as_ref();
+        let vision = vision.map(|vision| Vision::load(&mut loader, vision, config.text.hidden_size, true));
+        Ok(Self { decoder, vision: vision.transpose()? })
     }
 
     /// The bytes that [`load`](Self::load) reports in all, up to the small vectors: the stored size of all weights.
@@ -51,20 +69,28 @@ impl<D: Device> Model<D> {
     }
 }
 
+/// Where a loader finds weights.
+#[derive(Clone, Copy)]
+enum Tensors<'a> {
+    Stored(&'a BTreeMap<String, Tensor>),
+    /// Nowhere: the format of each by its name and shape.
+    Described(&'a dyn Fn(&str, [usize; 3]) -> Format),
+}
+
 /// Finds, checks and packs weights by name.
 pub(crate) struct Loader<'a, D: Device> {
     pub(crate) dev: &'a D,
-    tensors: &'a BTreeMap<String, Tensor>,
+    tensors: Tensors<'a>,
     progress: &'a mut dyn FnMut(usize),
 }
 
 impl<D: Device> Loader<'_, D> {
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
-    }
-
-    fn find(&self, name: &str) -> Result<&Tensor, LlamaError> {
-        self.tensors.get(name).ok_or_else(|| LlamaError::Missing { name: name.into() })
+        match self.tensors {
+            Tensors::Stored(tensors) => tensors.contains_key(name),
+            // What only some files have, a description does without.
+            Tensors::Described(_) => false,
+        }
     }
 
     /// The weight `name` as `shape` = matrices, outputs, inputs. Axes of length 1 in the file do not count, and the
@@ -75,8 +101,14 @@ impl<D: Device> Loader<'_, D> {
         orientation: Orientation,
         shape: [usize; 3],
     ) -> Result<WeightSource, LlamaError> {
-        let tensor = self.find(name)?;
         let wrong = |why: String| LlamaError::Weight { name: name.into(), why };
+        let tensor = match self.tensors {
+            Tensors::Stored(tensors) => tensors.get(name).ok_or_else(|| LlamaError::Missing { name: name.into() })?,
+            Tensors::Described(format_of) => {
+                let format = format_of(name, shape);
+                return WeightSource::described(format, orientation, shape).map_err(|e| wrong(e.to_string()));
+            }
+        };
         let (format, stored_as) = match tensor.dtype {
             DType::Weight(format) => (format, orientation),
             DType::Packed(format) => (format, Orientation::Packed),
@@ -96,7 +128,7 @@ impl<D: Device> Loader<'_, D> {
     /// Packs `sources`, one under the other, and reports their bytes as done.
     pub(crate) fn matrix(&mut self, sources: &[WeightSource]) -> Result<D::Matrix, LlamaError> {
         let matrix = self.dev.matrix(sources)?;
-        (self.progress)(sources.iter().map(|s| s.bytes().len()).sum());
+        (self.progress)(sources.iter().map(WeightSource::size_bytes).sum());
         Ok(matrix)
     }
 
@@ -114,6 +146,9 @@ impl<D: Device> Loader<'_, D> {
 
     /// The values of a parameter vector.
     pub(crate) fn values(&self, name: &str, len: usize) -> Result<Vec<f32>, LlamaError> {
+        if matches!(self.tensors, Tensors::Described(_)) {
+            return Ok(vec![0.0; len]);
+        }
         let source = self.source(name, Orientation::OutIn, [1, 1, len])?;
         let mut values = vec![0.0; len];
         source.decode_row(0, 0, &mut values)?;

@@ -10,10 +10,12 @@ pub const PAGE_LEN: usize = 16;
 /// one after another. Shorter chains lose less to rounding than one along the whole input.
 pub const DENSE_BLOCK: usize = 16;
 
-/// A stored weight: `n_matrices` matrices of `n_out` outputs by `n_in` inputs, one after another in `bytes`.
+/// A stored weight: `n_matrices` matrices of `n_out` outputs by `n_in` inputs, one after another in `bytes`. Or the
+/// description of one, without its bytes: what a forecast is made from.
 #[derive(Debug, Clone)]
 pub struct WeightSource {
-    bytes: Bytes,
+    /// `None` if it is only described.
+    bytes: Option<Bytes>,
     format: Format,
     orientation: Orientation,
     n_matrices: usize,
@@ -27,26 +29,68 @@ impl WeightSource {
     /// # Errors
     /// [`OpError::Shape`] if `bytes` is not exactly as long as the shape says, a row is no whole number of blocks, or
     /// a block format comes with [`Orientation::InOut`].
-    pub fn new(
-        bytes: Bytes,
+    pub fn new(bytes: Bytes, format: Format, orientation: Orientation, shape: [usize; 3]) -> Result<Self, OpError> {
+        let this = Self::described(format, orientation, shape)?;
+        if this.size_bytes() != bytes.len() {
+            let what = format!("{shape:?} {} does not fill {} bytes", format.name(), bytes.len());
+            return Err(OpError::shape("weight", what));
+        }
+        Ok(Self { bytes: Some(bytes), ..this })
+    }
+
+    /// A weight known by its shape alone. Devices that compute refuse it.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if a row is no whole number of blocks, the size overflows, or a block format comes with
+    /// [`Orientation::InOut`].
+    pub fn described(
         format: Format,
         orientation: Orientation,
         [n_matrices, n_out, n_in]: [usize; 3],
     ) -> Result<Self, OpError> {
-        let matrix = match orientation {
-            Orientation::OutIn => format.row_bytes(n_in).and_then(|row| row.checked_mul(n_out)),
-            Orientation::InOut if matches!(format, Format::Block(_)) => {
-                return Err(OpError::shape("weight", format!("{} can not be stored input-major", format.name())));
-            }
-            Orientation::InOut => format.row_bytes(n_out).and_then(|row| row.checked_mul(n_in)),
-            Orientation::Packed => packed::matrix_bytes(format, n_out, n_in),
-        };
-        let expected = matrix.and_then(|matrix| matrix.checked_mul(n_matrices));
-        if expected != Some(bytes.len()) {
-            let shape = format!("[{n_matrices}, {n_out}, {n_in}] {}", format.name());
-            return Err(OpError::shape("weight", format!("{shape} does not fill {} bytes", bytes.len())));
+        if orientation == Orientation::InOut && matches!(format, Format::Block(_)) {
+            return Err(OpError::shape("weight", format!("{} can not be stored input-major", format.name())));
         }
-        Ok(Self { bytes, format, orientation, n_matrices, n_out, n_in })
+        let this = Self { bytes: None, format, orientation, n_matrices, n_out, n_in };
+        match this.checked_size() {
+            Some(_) => Ok(this),
+            None => {
+                let shape = format!("[{n_matrices}, {n_out}, {n_in}] {}", format.name());
+                Err(OpError::shape("weight", format!("{shape} is no whole number of blocks, or too large")))
+            }
+        }
+    }
+
+    fn checked_size(&self) -> Option<usize> {
+        let Self { format, n_out, n_in, .. } = *self;
+        let matrix = match self.orientation {
+            Orientation::OutIn => format.row_bytes(n_in)?.checked_mul(n_out)?,
+            Orientation::InOut => format.row_bytes(n_out)?.checked_mul(n_in)?,
+            Orientation::Packed => packed::matrix_bytes(format, n_out, n_in)?,
+        };
+        matrix.checked_mul(self.n_matrices)
+    }
+
+    /// Bytes that it takes as it is stored.
+    pub fn size_bytes(&self) -> usize {
+        // `described` has checked it.
+        self.checked_size().unwrap_or(usize::MAX)
+    }
+
+    /// Refuses a weight that is only described.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] of `op`.
+    pub fn check_stored(&self, op: &'static str) -> Result<(), OpError> {
+        self.stored(op).map(|_| ())
+    }
+
+    /// All stored bytes, to be shared or read past a mapping.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] of `op` if the weight is only described.
+    pub fn stored(&self, op: &'static str) -> Result<&Bytes, OpError> {
+        self.bytes.as_ref().ok_or_else(|| OpError::shape(op, "the weight is only described, it has no numbers"))
     }
 
     /// An f32 matrix `[n_out, n_in]` from values in memory.
@@ -73,26 +117,27 @@ impl WeightSource {
         [self.n_matrices, self.n_out, self.n_in]
     }
 
-    /// All stored bytes.
-    pub fn bytes(&self) -> &Bytes {
-        &self.bytes
+    /// All stored bytes; none if the weight is only described.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.as_deref().unwrap_or_default()
     }
 
     /// Where the bytes of matrix `matrix` lie; `None` out of range.
     pub fn matrix_range(&self, matrix: usize) -> Option<std::ops::Range<usize>> {
-        // All matrices are equally long: the bytes were held against the shape.
-        let len = self.bytes.len().checked_div(self.n_matrices)?;
+        // All matrices are equally long.
+        let len = self.size_bytes().checked_div(self.n_matrices)?;
         (matrix < self.n_matrices).then(|| matrix * len..(matrix + 1) * len)
     }
 
-    /// The stored bytes of one output's row; `None` out of range or where a row's bytes do not lie together.
+    /// The stored bytes of one output's row; `None` out of range, where a row's bytes do not lie together or where the
+    /// weight is only described.
     pub fn row(&self, matrix: usize, out: usize) -> Option<&[u8]> {
         if matrix >= self.n_matrices || out >= self.n_out || self.orientation != Orientation::OutIn {
             return None;
         }
         let row_bytes = self.format.row_bytes(self.n_in)?;
         let begin = (matrix * self.n_out + out) * row_bytes;
-        self.bytes.get(begin..begin + row_bytes)
+        self.bytes().get(begin..begin + row_bytes)
     }
 
     /// Decodes the weights of one output over all inputs into `out_row`.
@@ -110,6 +155,7 @@ impl WeightSource {
         if out_row.len() != self.n_in {
             return Err(OpError::shape("weight", format!("a row has {} values, not {}", self.n_in, out_row.len())));
         }
+        self.check_stored("weight")?;
         if let Some(raw) = self.row(matrix, out) {
             self.format.decode(raw, out_row);
             return Ok(());
@@ -120,7 +166,7 @@ impl WeightSource {
         let width = self.format.block_bytes();
         for (input, value) in out_row.iter_mut().enumerate() {
             let at = ((matrix * self.n_in + input) * self.n_out + out) * width;
-            self.format.decode(&self.bytes[at..at + width], std::slice::from_mut(value));
+            self.format.decode(&self.bytes()[at..at + width], std::slice::from_mut(value));
         }
         Ok(())
     }

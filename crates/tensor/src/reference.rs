@@ -116,6 +116,7 @@ impl Device for Reference {
     fn matrix(&self, parts: &[WeightSource]) -> Result<Self::Matrix, OpError> {
         let [n_matrices, _, n_in] = parts.first().map_or([0; 3], WeightSource::shape);
         for part in parts {
+            part.check_stored("matrix")?;
             let [part_matrices, _, part_in] = part.shape();
             check("matrix", "the number of matrices", part_matrices, n_matrices)?;
             check("matrix", "the number of inputs", part_in, n_in)?;
@@ -130,6 +131,7 @@ impl Device for Reference {
     }
 
     fn table(&self, source: &WeightSource) -> Result<Self::Table, OpError> {
+        source.check_stored("table")?;
         check("table", "the number of matrices", source.shape()[0], 1)?;
         if source.orientation() != Orientation::OutIn {
             return Err(OpError::shape("table", "it is not stored row by row"));

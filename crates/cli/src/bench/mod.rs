@@ -9,7 +9,8 @@ pub mod server;
 use anyhow::Result;
 
 /// What is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "test", rename_all = "lowercase")]
 pub enum Test {
     /// Reading `tokens` after `depth` others.
     Prefill { tokens: usize, depth: usize },

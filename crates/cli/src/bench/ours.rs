@@ -8,7 +8,7 @@ use cpu::{Cpu, ExpertStats, Roofs};
 use engine::{Content, Engine, Known, STEP_ROWS, Sequence};
 use formats::config::VisionConfig;
 use llama::{Footprint, Site};
-use tensor::Device;
+use tensor::{Device, KvFormat};
 
 use super::{Ids, Test};
 
@@ -78,6 +78,21 @@ impl Ours {
         let began = Instant::now();
         vision.forward(self.engine.device(), &pixels, &mut |_: &Cpu, _: Site, _: &<Cpu as Device>::Tensor| {})?;
         Ok(began.elapsed().as_secs_f64())
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Cpu {
+        self.engine.device()
+    }
+
+    /// How keys and values are stored.
+    pub fn kv(&self) -> KvFormat {
+        self.engine.kv()
+    }
+
+    /// Bytes of the buffers that steps have needed so far.
+    pub fn work_bytes(&self) -> usize {
+        self.engine.device().work_bytes()
     }
 
     /// What the machine allows, measured now.

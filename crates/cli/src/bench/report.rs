@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::ours::Share;
 use super::{Test, median};
 use crate::output::line;
-use crate::{experts, memory};
+use crate::{experts, memory, plan};
 
 /// What one engine's runs of a test took.
 #[derive(Debug, Default)]
@@ -37,6 +37,8 @@ pub struct Row {
     pub roofs: Roofs,
     /// What the cache of experts did in our runs, if there is one.
     pub experts: Option<ExpertStats>,
+    /// Seconds that were forecast, where that was asked for.
+    pub forecast: Option<f64>,
 }
 
 impl Row {
@@ -71,6 +73,9 @@ impl Row {
                 "setting": theirs.setting,
             });
         }
+        if let Some(seconds) = self.forecast {
+            object["forecast_tok_per_s"] = json!(round(self.test.n_tokens() as f64 / seconds));
+        }
         if let Some(stats) = &self.experts {
             object["experts"] = experts::json(stats);
         }
@@ -85,12 +90,24 @@ pub struct Memory {
     pub peak: Option<u64>,
     /// Resident now: of its own, and of mapped files.
     pub now: Option<(u64, u64)>,
+    /// Buffers that steps have needed so far.
+    pub work: usize,
+    /// Forecasts of the peak and of the buffers.
+    pub forecast: Option<[u64; 2]>,
 }
 
 impl Memory {
-    /// As it is.
-    pub fn now() -> Self {
-        Self { peak: memory::peak_bytes(), now: memory::resident_bytes() }
+    /// Before anything is known but the forecast.
+    pub fn forecast(forecast: Option<plan::forecast::Memory>) -> Self {
+        Self {
+            forecast: forecast.map(|memory| [memory.peak(), memory.work].map(|bytes| bytes as u64)),
+            ..Self::default()
+        }
+    }
+
+    /// With what is resident now.
+    pub fn now(self) -> Self {
+        Self { now: memory::resident_bytes(), ..self }
     }
 }
 
@@ -108,10 +125,12 @@ impl Load {
     /// One object.
     pub fn json(&self, threads: usize) -> Value {
         let (own, mapped) = self.memory.now.unzip();
+        let (forecast, forecast_work) = self.memory.forecast.map(|[peak, work]| (peak, work)).unzip();
         json!({
             "test": "load", "threads": threads, "seconds": round(self.seconds),
             "first_token_s": round(self.first_token_s), "peak_bytes": self.memory.peak, "own_bytes": own,
-            "mapped_bytes": mapped,
+            "mapped_bytes": mapped, "forecast_peak_bytes": forecast, "work_bytes": self.memory.work,
+            "forecast_work_bytes": forecast_work,
         })
     }
 
@@ -120,8 +139,10 @@ impl Load {
         let text = |bytes: Option<u64>| bytes.map_or("unknown".to_owned(), memory::size);
         let (own, mapped) = self.memory.now.unzip();
         let (peak, own, mapped) = (text(self.memory.peak), text(own), text(mapped));
+        let forecast =
+            self.memory.forecast.map_or(String::new(), |[peak, _]| format!(" (forecast {})", memory::size(peak)));
         format!(
-            "load {:.2} s, first token after {:.2} s\nmemory: {peak} at most; now {own} of its own, {mapped} of mapped files",
+            "load {:.2} s, first token after {:.2} s\nmemory: {peak} at most{forecast}; now {own} of its own, {mapped} of mapped files",
             self.seconds, self.first_token_s
         )
     }
@@ -167,6 +188,9 @@ pub fn print_table(rows: &[Row]) -> Result<()> {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     let mut header = vec!["test", "tokens", "depth", "batch", "tok/s", "roof", "share", "others"];
+    if rows.iter().any(|row| row.forecast.is_some()) {
+        header.extend(["forecast", "error"]);
+    }
     if rows.iter().any(|row| row.experts.is_some()) {
         header.extend(["experts in memory", "read", "read/s"]);
     }
@@ -186,6 +210,10 @@ pub fn print_table(rows: &[Row]) -> Result<()> {
             format!("{:.0} %", 100.0 * row.share.share),
             others(&row.ours),
         ];
+        if let Some(seconds) = row.forecast {
+            cells.push(format!("{:.1}", row.test.n_tokens() as f64 / seconds));
+            cells.push(format!("{:+.0} %", 100.0 * (median(&row.ours.seconds) / seconds - 1.0)));
+        }
         if let Some(stats) = &row.experts {
             cells.push(format!("{:.0} %", 100.0 * experts::hit_rate(stats)));
             cells.push(memory::size(stats.bytes_read));

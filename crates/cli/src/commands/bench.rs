@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use cpu::Cpu;
 use formats::Checkpoint;
-use llama::Footprint;
 
 use crate::bench::cpu_time::Reading;
 use crate::bench::ours::Ours;
@@ -16,6 +15,9 @@ use crate::bench::server::{Address, Key, Server};
 use crate::bench::{Engine, Test, median};
 use crate::failure::usage;
 use crate::output::line;
+use crate::plan::forecast::{Ask, Memory, Speed};
+use crate::plan::subject::Subject;
+use crate::plan::{self, learned, system};
 use crate::{experts, model};
 
 /// Measure speed: reading prompts, decoding, loading, and the share of what the machine allows
@@ -68,6 +70,9 @@ pub struct Bench {
     /// The Python that has the other engine
     #[arg(long, value_name = "PROGRAM", default_value = "python3")]
     python: String,
+    /// Forecast each figure first, from rates measured in the same minute, and print both
+    #[arg(long)]
+    forecast: bool,
     /// One JSON object a line
     #[arg(long)]
     json: bool,
@@ -86,6 +91,14 @@ enum Peer {
     Xllamacpp,
     /// A server with OpenAI's API.
     Url(String),
+}
+
+/// A loaded model, what is known of it, and what loading it took.
+struct Loaded {
+    ours: Ours,
+    subject: Subject,
+    key: learned::Key,
+    load: Load,
 }
 
 impl std::str::FromStr for Peer {
@@ -111,17 +124,22 @@ impl Bench {
         let checkpoint = model::open_checkpoint(self.model_path(), self.mmproj.as_deref())?;
         let tests = self.tests(&checkpoint)?;
         let context = tests.iter().map(|test| test.n_positions()).max().unwrap_or(0) + tensor::PAGE_LEN;
-        let (mut ours, mut load) = self.load(dev, &checkpoint, context)?;
+        let Loaded { mut ours, subject, key, mut load } = self.load(dev, &checkpoint, context)?;
         let mut theirs = self.open_peer(&checkpoint, &ours, threads, context)?;
         let mut rows = Vec::new();
+        let mut peak = system::process("VmHWM:");
         for test in tests {
-            let row = self.measure(test, &mut ours, theirs.as_deref_mut())?;
+            let row = self.measure(test, &mut ours, theirs.as_deref_mut(), &subject)?;
+            // Counted anew since the roofs were measured, whose buffers are not the model's.
+            peak = peak.max(system::process("VmHWM:"));
             if self.json {
                 line(&row.json(threads).to_string())?;
             }
             rows.push(row);
         }
-        load.memory = report::Memory::now();
+        let figure = |row: &Row| learned::Figure { test: row.test, seconds: median(&row.ours.seconds) };
+        learned::store(key, &rows.iter().map(figure).collect::<Vec<_>>());
+        load.memory = report::Memory { peak, work: ours.work_bytes(), ..load.memory.now() };
         if self.json {
             return Ok(line(&load.json(threads).to_string())?);
         }
@@ -188,28 +206,52 @@ impl Bench {
         Ok(tests)
     }
 
-    fn load(&self, dev: Cpu, checkpoint: &Checkpoint, context: usize) -> Result<(Ours, Load)> {
+    fn load(&self, dev: Cpu, checkpoint: &Checkpoint, context: usize) -> Result<Loaded> {
+        let (process_bytes, path) = (plan::process_bytes(), self.model_path());
         let began = Instant::now();
-        let footprint = Footprint::of(checkpoint)?;
         let kv = self.cache.kv(context);
         let placement = self.experts.place(checkpoint, context, kv)?;
+        let subject = Subject::stored("", checkpoint)?;
+        let n_sequences = self.batch.iter().copied().max().unwrap_or(1);
+        // All sequences share one context here, so the keys and values are those of one long sequence.
+        let ask = Ask { context, n_sequences: 1, kv, n_images: 0, process_bytes };
+        let work = plan::forecast::work(&subject, &Ask { n_sequences, ..ask })?;
+        let forecast = Memory { work, ..Memory::of(&subject, &ask)? };
+        let key = learned::Key::new(&dev, path, subject.disk_bytes);
         let (dev, rows) = (placement.apply(dev), placement.step_rows);
         let loaded = model::load(&dev, checkpoint)?;
         experts::warn_unlocked(dev.expert_stats());
-        model::check_memory(engine::CachePlan::with_step_rows(&loaded, context, kv, rows)?.bytes, context)?;
         let engine = engine::Engine::with_step_rows(dev, loaded, context, kv, rows)?;
         let seconds = began.elapsed().as_secs_f64();
         let config = &checkpoint.config;
         let vision = config.vision.as_ref().map(|vision| (vision, config.text.hidden_size));
-        let mut ours = Ours::new(engine, footprint, vision);
+        let mut ours = Ours::new(engine, subject.footprint.clone(), vision);
         ours.run(Test::Prefill { tokens: 1, depth: 0 })?;
         let first_token_s = began.elapsed().as_secs_f64();
-        Ok((ours, Load { seconds, first_token_s, memory: report::Memory::default() }))
+        // A forecast is of a model whose experts are all in memory.
+        let forecast = ours.expert_stats().is_none().then_some(forecast);
+        let load = Load { seconds, first_token_s, memory: report::Memory::forecast(forecast) };
+        Ok(Loaded { ours, subject, key, load })
     }
 
-    fn measure(&self, test: Test, ours: &mut Ours, mut theirs: Option<&mut (dyn Engine + 'static)>) -> Result<Row> {
+    fn measure(
+        &self,
+        test: Test,
+        ours: &mut Ours,
+        mut theirs: Option<&mut (dyn Engine + 'static)>,
+        subject: &Subject,
+    ) -> Result<Row> {
         // Of the same minute as the test: memory's rate drifts on shared machines.
         let roofs = ours.roofs(Duration::from_millis(400));
+        let forecast = match self.forecast {
+            true => {
+                let kv = ours.kv();
+                let machine = plan::probe::measure(ours.device(), &plan::formats(subject), kv)?;
+                Some(Speed { subject, machine: &machine, kv, hit: 1.0 }.test(test)?)
+            }
+            false => None,
+        };
+        system::reset_peak();
         let (mut mine, mut its) = (Runs::default(), theirs.as_ref().map(|_| Runs::default()));
         let mut before = ours.expert_stats();
         for run in 0..=self.runs {
@@ -229,7 +271,7 @@ impl Bench {
         }
         let share = ours.share(test, median(&mine.seconds), &roofs)?;
         let experts = ours.expert_stats().zip(before).map(|(now, before)| now.since(&before));
-        Ok(Row { test, ours: mine, theirs: its, share, roofs, experts })
+        Ok(Row { test, ours: mine, theirs: its, share, roofs, experts, forecast })
     }
 }
 

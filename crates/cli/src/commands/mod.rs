@@ -3,6 +3,7 @@
 mod bench;
 mod completions;
 mod inspect;
+mod plan;
 mod quantize;
 mod run;
 mod tokenize;
@@ -19,6 +20,9 @@ pub enum Command {
     Run(run::Run),
     /// Measure speed: prompts, decoding, loading, and the share of what the machine allows
     Bench(bench::Bench),
+    /// Forecast memory and speed, before a model is loaded or even here
+    #[command(visible_alias = "fit")]
+    Plan(Box<plan::Plan>),
     /// Show what a model's files hold
     Inspect(inspect::Inspect),
     /// Write a model in another format
@@ -40,6 +44,7 @@ impl Command {
         match self {
             Self::Run(command) => return command.run(),
             Self::Quantize(command) => return command.run(),
+            Self::Plan(command) => return command.run(),
             Self::Bench(command) => command.run()?,
             Self::Inspect(command) => command.run()?,
             Self::Trace(command) => command.run()?,

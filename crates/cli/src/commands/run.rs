@@ -15,6 +15,7 @@ use crate::chat::Chat;
 use crate::failure::usage;
 use crate::interrupt::INTERRUPTED;
 use crate::output::{line, write};
+use crate::plan::learned;
 use crate::{experts, memory, model, repl};
 
 /// Answer a prompt, or hold a conversation
@@ -197,6 +198,8 @@ impl Run {
                 eprintln!("memory: {} of its own, {} of mapped files", memory::size(own), memory::size(mapped));
             }
         }
+        let key = learned::Key::new(chat.device(), &self.model, chat.disk_bytes());
+        learned::store(key, &answer.figures());
         Ok(match answer.finished.reason {
             FinishReason::Cancelled => ExitCode::from(INTERRUPTED),
             FinishReason::Stop | FinishReason::Length => ExitCode::SUCCESS,

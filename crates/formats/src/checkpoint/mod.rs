@@ -86,6 +86,12 @@ impl Checkpoint {
         matches!(self.kind, Kind::Gguf(_))
     }
 
+    /// Bytes of all tensors, a projector's included.
+    pub fn size_bytes(&self) -> usize {
+        let projector = self.projector.iter().flat_map(|projector| &projector.tensors);
+        self.tensors.values().chain(projector).map(|tensor| tensor.bytes.len()).sum()
+    }
+
     /// The tensor called `name`.
     ///
     /// # Errors

@@ -86,7 +86,10 @@ fn a_gguf_file_gives_the_bits_of_its_folder() -> Result<()> {
             n_images += usize::from(pixels.is_some());
             let want = of_folder.run(&ids, pixels.as_deref(), 16)?;
             let got = of_file.run(&ids, pixels.as_deref(), 16)?;
-            assert_eq!(bits(&got), bits(&want), "{model} {name}");
+            // The tensors themselves fill screens.
+            let (got, want) = (bits(&got), bits(&want));
+            let differ: Vec<&&str> = want.keys().filter(|site| got.get(*site) != want.get(*site)).collect();
+            assert!(differ.is_empty() && got.len() == want.len(), "{model} {name}: {differ:?}");
         }
     }
     ensure!(n_images > 0, "no golden of the toys has an image");

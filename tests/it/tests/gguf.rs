@@ -11,8 +11,10 @@ fn a_gguf_file_gives_the_bits_of_its_folder() -> Result<()> {
     let folder = tempfile::tempdir()?;
     scout(&folder.path().join("scout"))?;
     let mut n_images = 0;
-    // The dense toy has the other pairing of components and divisors between 1 and its factor.
-    for (model, second_norm) in [("scout", "ln2"), ("scout", "attn_post_norm"), ("llama", "ln2")] {
+    // The dense toy's components pair up otherwise in its folder: scores add them in another order, and frequencies of the
+    // blended band may be an ulp off. Eight terms a score and four layers stay within the goldens' own tolerance.
+    for (model, second_norm, limit) in [("scout", "ln2", 0.0), ("scout", "attn_post_norm", 0.0), ("llama", "ln2", 2e-5)]
+    {
         let source = if model == "scout" { folder.path().join(model) } else { toy(model) };
         let gguf = folder.path().join(format!("{model}-{second_norm}"));
         std::fs::create_dir_all(&gguf)?;
@@ -32,7 +34,13 @@ fn a_gguf_file_gives_the_bits_of_its_folder() -> Result<()> {
             n_images += usize::from(pixels.is_some());
             let want = of_folder.run(&ids, pixels.as_deref(), 16)?;
             let got = of_file.run(&ids, pixels.as_deref(), 16)?;
-            assert_eq!(bits(&got), bits(&want), "{model} {name}");
+            assert_eq!(got.len(), want.len());
+            assert!(limit > 0.0 || bits(&got) == bits(&want), "{model} {name}");
+            for (site, want) in &want {
+                let got = got.get(site).with_context(|| format!("{model} {name} has no {site}"))?;
+                let far = want.iter().zip(got).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(got.len() == want.len() && far <= limit, "{model} {name} {site}: {far}");
+            }
         }
     }
     ensure!(n_images > 0, "no golden of the toys has an image");

@@ -132,8 +132,11 @@ struct Seen {
     body: Value,
 }
 
+/// What a server answers: a status and a body.
+type Script = fn(&Seen) -> (u16, String);
+
 /// A server on a free port that answers by `script`, a status and a body for a request, and keeps what it was asked.
-fn server(script: fn(&Seen) -> (u16, String)) -> (String, Arc<Mutex<Vec<Seen>>>) {
+fn server(script: Script) -> (String, Arc<Mutex<Vec<Seen>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = format!("http://{}", listener.local_addr().expect("an address"));
     let all = Arc::new(Mutex::new(Vec::new()));
@@ -148,7 +151,7 @@ fn server(script: fn(&Seen) -> (u16, String)) -> (String, Arc<Mutex<Vec<Seen>>>)
 }
 
 /// Answers one request and closes.
-fn answer(mut stream: TcpStream, script: fn(&Seen) -> (u16, String), log: &Mutex<Vec<Seen>>) {
+fn answer(mut stream: TcpStream, script: Script, log: &Mutex<Vec<Seen>>) {
     let mut reader = BufReader::new(stream.try_clone().expect("a second handle"));
     let (mut line, mut key, mut n_bytes) = (String::new(), None, 0);
     reader.read_line(&mut line).expect("a request");
@@ -240,7 +243,7 @@ fn a_server_that_takes_no_ids_gets_text_and_one_without_completions_a_chat() {
         }
     }
     let model = model();
-    for (script, words) in [(text_only as fn(&Seen) -> _, "prompts as text"), (chat_only, "prompts as chat messages")] {
+    for (script, words) in [(text_only as Script, "prompts as text"), (chat_only, "prompts as chat messages")] {
         let (url, _) = server(script);
         let output = bench(model.path(), &["--json", "--against", &url]);
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -276,7 +279,7 @@ fn a_server_that_does_not_do_is_named_with_the_way_out() {
         whole(&seen)
     }
     let model = model();
-    let cases: [(fn(&Seen) -> (u16, String), &[&str], &str); 7] = [
+    let cases: [(Script, &[&str], &str); 7] = [
         (locked, &[], "PUNA_API_KEY"),
         (nothing, &[], "--against-model"),
         (two, &[], "\"other\", \"toy\""),

@@ -119,7 +119,7 @@ mod tests {
             let rope = Rope { theta: 500_000.0, scaling };
             let divisors = Frequencies::divisors(&rope, head_len).unwrap_or_default();
             assert_eq!(divisors.len(), head_len / 2);
-            assert!(divisors.iter().any(|d| *d == 1.0) && divisors.iter().any(|d| *d == factor));
+            assert!(divisors.contains(&1.0) && divisors.contains(&factor));
             let from_file = Rope { theta: 500_000.0, scaling: RopeScaling::Divisors };
             let of_file = Frequencies::new(&from_file, Pairing::Halves, head_len, &divisors).values;
             let of_config = Frequencies::new(&rope, Pairing::Halves, head_len, &[]).values;

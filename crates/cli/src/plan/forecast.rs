@@ -88,7 +88,7 @@ impl Memory {
             kv: plan.bytes,
             work: work(subject, ask)?,
             process: ask.process_bytes,
-            mapped: subject.mapped_bytes,
+            mapped: subject.mapped_bytes - untouched_tables(subject, ask.context),
         })
     }
 
@@ -121,6 +121,18 @@ impl Memory {
             (cached, Verdict::DoesNotFit)
         }
     }
+}
+
+/// Bytes of tables that nobody looks at while `n_tokens` random rows are read: a fault maps the pages around it too. A
+/// tied table is read whole when the output map is packed.
+fn untouched_tables(subject: &Subject, n_tokens: usize) -> usize {
+    /// Bytes that Linux maps around a fault in a file, its default.
+    const AROUND: f64 = 65536.0;
+    let tables = subject.weights.tables as f64;
+    if subject.config.tie_word_embeddings || tables == 0.0 {
+        return 0;
+    }
+    (tables * (-(n_tokens as f64) * AROUND / tables).exp()) as usize
 }
 
 /// Bytes of the buffers that steps need, found by taking the largest ones without numbers.

@@ -33,7 +33,7 @@ fn toy(name: &str) -> PathBuf {
 
 /// Lines of a table by their labels, without what depends on the process.
 fn cells(table: &str, label: &str) -> Vec<String> {
-    let line = table.lines().find(|line| line.starts_with(label)).unwrap_or_else(|| panic!("{label} in:\n{table}"));
+    let line = table.lines().find(|line| line.starts_with(label)).expect(label);
     line[label.len()..].split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect()
 }
 

@@ -598,6 +598,7 @@ fn mistakes<D: Device>(dev: &D) -> Vec<&'static str> {
         None => "none",
         Some(OpError::Shape { .. }) => "shape",
         Some(OpError::Index { .. }) => "index",
+        Some(OpError::Read(_)) => "read",
     };
     results.into_iter().map(name).collect()
 }

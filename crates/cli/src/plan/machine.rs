@@ -71,7 +71,7 @@ fn system_gib() -> f64 {
     3.0
 }
 
-/// Two barriers of 61 ns and the bookkeeping of an op; docs/performance.md.
+/// Two barriers of 61 ns and the bookkeeping of an op.
 fn overhead_us() -> f64 {
     2.0
 }

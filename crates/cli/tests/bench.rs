@@ -298,11 +298,11 @@ fn a_server_that_does_not_do_is_named_with_the_way_out() {
 
 #[test]
 fn a_tile_is_measured_where_there_is_a_tower() {
-    let scout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/toy/scout");
-    let lines = lines(&bench_tile(&scout));
+    let toys = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/toy");
+    let lines = lines(&bench_tile(&toys.join("scout")));
     assert_eq!((&lines[0]["test"], lines[0]["tokens"].as_u64()), (&Value::from("tile"), Some(4)));
     assert!(lines[0]["roof_share"].as_f64().is_some_and(|share| share > 0.0), "{lines:?}");
-    let output = bench_tile(model().path());
+    let output = bench_tile(&toys.join("llama"));
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(2) && errors.contains("has no vision tower"), "{errors}");
 }

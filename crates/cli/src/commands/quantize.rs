@@ -129,6 +129,7 @@ impl Quantize {
     /// Writes a packed file.
     fn pack(&self, checkpoint: &Checkpoint) -> Result<ExitCode> {
         self.check_name("puna", "packed files are known by their name")?;
+        self.check_new(&self.output)?;
         let plan = PackedPlan::new(&self.output, checkpoint).map_err(refused)?;
         let bytes = plan.file_bytes();
         self.check_room(&[(&self.output, bytes)])?;
@@ -166,12 +167,17 @@ impl Quantize {
         files.into_iter().map(new).collect()
     }
 
+    /// Refuses a file that is there.
+    fn check_new(&self, path: &Path) -> Result<()> {
+        match self.force || std::fs::symlink_metadata(path).is_err() {
+            true => Ok(()),
+            false => Err(usage(format!("{} exists", path.display()), "--force overwrites it")),
+        }
+    }
+
     /// Refuses files that are there, and what does not fit the disk.
     fn check_room(&self, files: &[(&Path, usize)]) -> Result<()> {
-        let there = files.iter().find(|(path, _)| !self.force && std::fs::symlink_metadata(path).is_ok());
-        if let Some((path, _)) = there {
-            return Err(usage(format!("{} exists", path.display()), "--force overwrites it"));
-        }
+        files.iter().try_for_each(|(path, _)| self.check_new(path))?;
         let folder = self.output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if !folder.is_dir() {
             return Err(usage(

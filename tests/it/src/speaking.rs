@@ -23,10 +23,10 @@ pub fn write(folder: &Path) -> Result<()> {
     write_with(folder, &[])
 }
 
-/// As [`write`], with the tokens `merged` after the 256 bytes.
+/// As [`write()`], with the tokens `merged` after the 256 bytes.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_with(folder: &Path, merged: &[&str]) -> Result<()> {
     let toy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/toy/scout");
     std::fs::create_dir_all(folder)?;

@@ -104,6 +104,7 @@ def main():
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--rows", help=f"beginnings of rows' names; all of {', '.join([*ROWS, IMAGE])} if absent")
     parser.add_argument("--kv", choices=["f16", "q8"], help="puna's keys and values (default: its own)")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="transformers' (default: its faster one)")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benches/runs")
     arguments = parser.parse_args()
     wanted = tuple(arguments.rows.split(",")) if arguments.rows else ("",)
@@ -121,7 +122,8 @@ def main():
         if row == IMAGE:
             import vision
             bars = {("tile", 1): IMAGE_BAR}
-            lines = [vision.measure(arguments.models / "vision-tower", arguments.puna, arguments.threads, arguments.runs)]
+            folder = arguments.models / "vision-tower"
+            lines = [vision.measure(folder, arguments.puna, arguments.threads, arguments.runs, arguments.dtype)]
         else:
             file, extra, bars = ROWS[row]
             model = arguments.models / file

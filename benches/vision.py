@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Speed of one image tile: puna and `transformers` in alternation, in the shape of Llama 4's vision tower.
 
-usage: python benches/vision.py FOLDER [--puna target/release/puna] [--threads 2] [--runs 5] [--out FILE.json]
+usage: python benches/vision.py FOLDER [--puna target/release/puna] [--threads 2] [--runs 5] [--dtype float32]
+       [--out FILE.json]
 
 FOLDER gets a checkpoint of random bf16 weights (1.8 GB) if it has none: the published tower (34 layers of width 1408,
 16 heads, feed-forward 5632, tiles of 336 pixels in patches of 14), its adapter and the projector to width 5120, and a
 text model that is as small as the format allows.  A run is one tile through tower, adapter and projector; `puna bench
 --image-tile` warms up with one tile before the one that counts, and so does the peer.  `transformers` gets its better
-type: bf16 as stored, and float32, which processors without instructions for bf16 multiply faster; both are tried once.
+type: bf16 as stored, and float32, which processors without instructions for bf16 multiply faster; both are tried once,
+unless `--dtype` says which is known to be the faster one (bf16 takes minutes a tile without such instructions).
 What both give is compared, so that it is the same work: 2 % of its size, eight times the 2⁻⁹ by which bf16 rounds.
 
 Needs torch, transformers 5, numpy, safetensors.
@@ -55,16 +57,17 @@ def make(folder):
 class Peer:
     """`transformers` with one tile."""
 
-    def __init__(self, folder, threads):
+    def __init__(self, folder, threads, dtype):
         import torch
         from transformers import Llama4ForConditionalGeneration
         torch.set_num_threads(threads)
         self.torch = torch
         self.pixels = torch.rand((1, 3, 336, 336), generator=torch.Generator().manual_seed(SEED)) * 2 - 1
         load = Llama4ForConditionalGeneration.from_pretrained
-        self.models = {name: load(folder, dtype=getattr(torch, name)).eval() for name in ("bfloat16", "float32")}
+        names = {dtype or "bfloat16", "float32"}                        # compared in float32
+        self.models = {name: load(folder, dtype=getattr(torch, name)).eval() for name in names}
         tried = {}
-        for name in self.models:
+        for name in [dtype] if dtype else self.models:
             self.dtype = name
             tried[name] = self.run()[0]                                 # a tile takes far longer than warming up
         self.dtype = min(tried, key=tried.get)
@@ -113,7 +116,7 @@ def compare(binary, folder, peer):
     return apart
 
 
-def measure(folder, binary, threads, runs):
+def measure(folder, binary, threads, runs, dtype):
     """One row of results."""
     if not (folder / "config.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -121,7 +124,7 @@ def measure(folder, binary, threads, runs):
     os.environ["OMP_NUM_THREADS"] = str(threads)
     # Threads of an idle peer that spin would take the processor from the other engine.
     os.environ["OMP_WAIT_POLICY"] = "passive"
-    peer = Peer(folder, threads)
+    peer = Peer(folder, threads, dtype)
     apart = compare(binary, folder, peer)
     lines, theirs = [], []
     for _ in range(runs):
@@ -149,9 +152,10 @@ def main():
     parser.add_argument("--puna", default=ROOT / "target/release/puna")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"))
     parser.add_argument("--out", type=pathlib.Path)
     arguments = parser.parse_args()
-    row = measure(arguments.folder, arguments.puna, arguments.threads, arguments.runs)
+    row = measure(arguments.folder, arguments.puna, arguments.threads, arguments.runs, arguments.dtype)
     print(json.dumps(row))
     if arguments.out:
         arguments.out.write_text(json.dumps(row, indent=1) + "\n")

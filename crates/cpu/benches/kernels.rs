@@ -1,4 +1,5 @@
-//! How fast linear maps are, as JSON lines: `cargo bench -p cpu --bench kernels -- --size real [--threads N]`.
+//! How fast linear maps are, as JSON lines: `cargo bench -p cpu --bench kernels -- --size real [--threads N] [--isa I]
+//! [--format F] [--rows N]`.
 //!
 //! One row measures what decoding is bound by, weight bytes a second (of the packed weights, beside what the file
 //! holds); 64 rows measure arithmetic, multiply-adds counted as two operations. `--size small`, the default, is quick
@@ -164,16 +165,18 @@ impl Layer {
 fn main() {
     let real = argument("--size").as_deref() == Some("real");
     let threads = argument("--threads").and_then(|n| n.parse::<NonZeroUsize>().ok());
-    let isa = argument("--isa")
-        .and_then(|name| Isa::ALL.into_iter().find(|isa| format!("{isa:?}").eq_ignore_ascii_case(&name)));
+    let isa = argument("--isa").and_then(|name| Isa::parse(&name));
     let cpu = Cpu::new(CpuOptions { threads, isa });
     let only = argument("--format");
+    let rows = argument("--rows").and_then(|n| n.parse::<usize>().ok());
     if only.is_none() {
         for context in [16, 512] {
             decode(&cpu, context, real);
         }
     }
     let shapes: &[[usize; 2]] = if real { &[[1536, 576], [4096, 4096]] } else { &[[64, 64]] };
+    // Of Llama 4's vision tower.
+    let tower: &[[usize; 2]] = if real { &[[5632, 1408], [1408, 5632]] } else { &[] };
     let blocks = [Kind::Q4_1, Kind::Q4_0, Kind::Q8_0, Kind::Q4_K, Kind::Q6_K].map(Format::Block);
     for format in blocks.into_iter().chain([Format::F32, Format::BF16, Format::F16]) {
         if only.as_ref().is_some_and(|only| only != format.name()) {
@@ -183,9 +186,12 @@ fn main() {
             if n_in % format.block_len() != 0 {
                 continue;
             }
-            for n_rows in [1, 4, 8, 16, 64, 512] {
+            for n_rows in [1, 4, 8, 16, 64, 512].into_iter().filter(|n| rows.is_none_or(|rows| rows == *n)) {
                 measure(&cpu, format, [n_out, n_in], n_rows, real);
             }
+        }
+        for shape in tower.iter().filter(|_| format == Format::BF16 && rows.is_none_or(|rows| rows == 577)) {
+            measure(&cpu, format, *shape, 577, real);
         }
     }
 }

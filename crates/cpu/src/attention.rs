@@ -14,6 +14,10 @@ use crate::values::Tensor;
 
 /// Query heads that read a page together.
 const TILE: usize = 8;
+/// Pages whose values are added before the sums are written.
+const PAGES: usize = 4;
+/// Components of a key whose code stands side by side.
+const UNROLLED: usize = 4;
 /// Multiply-adds below which another thread is not worth its wake-up.
 const GRAIN: usize = 1 << 14;
 
@@ -52,12 +56,15 @@ pub(crate) fn attend(
     // A unit is a key head and as many queries as make enough units to share out evenly.
     let n_queries = rows.len() * group;
     let tile = TILE.min((n_queries * pages.n_heads()).div_ceil(4 * pool.n_threads()).max(1));
+    // A head's keys and values stay in the second-level cache while all its queries go through them.
     let units: Vec<(usize, Range<usize>)> = runs
         .iter()
         .flat_map(|run| {
             let queries = run.start * group..run.end * group;
-            let tiles = queries.clone().step_by(tile).map(move |first| first..(first + tile).min(queries.end));
-            tiles.flat_map(|queries| (0..pages.n_heads()).map(move |head| (head, queries.clone())))
+            (0..pages.n_heads()).flat_map(move |head| {
+                let end = queries.end;
+                queries.clone().step_by(tile).map(move |first| (head, first..(first + tile).min(end)))
+            })
         })
         .collect();
     let cost = (2 * len * tile * n_seen).checked_div(rows.len()).unwrap_or(0).max(1);
@@ -160,43 +167,83 @@ unsafe fn attend_tile<S: Simd, F: Stored, const N: usize>(
     let first_position = seen[0].first_position;
     let begin = seen.iter().map(|seen| seen.begin).min().unwrap_or(0);
     let end = seen.iter().map(|seen| seen.end).max().unwrap_or(0);
-    for page in (begin - first_position) / PAGE_LEN..(end - first_position).div_ceil(PAGE_LEN) {
-        let position = first_position + page * PAGE_LEN;
-        let slots: [Range<usize>; N] = std::array::from_fn(|n| {
-            let clamp = |at: usize| at.saturating_sub(position).min(PAGE_LEN);
-            clamp(seen[n].begin)..clamp(seen[n].end)
-        });
-        let (keys, values) = pages.page(seen[0].pages[page] as usize, head);
-        let mut weights = [[0.0f32; PAGE_LEN]; N];
-        // SAFETY: the page holds keys and values of `len` components, each query too.
-        unsafe { scores::<S, F, N>(keys, q, len, &mut weights) };
-        let mut rescale = [0.0f32; N];
-        for n in 0..N {
-            if slots[n].is_empty() {
-                // Not this query's page: as if it had not been visited.
-                (weights[n], rescale[n]) = ([0.0; PAGE_LEN], 1.0);
-                continue;
-            }
-            let before = largest[n];
-            largest[n] = math::weigh(&mut weights[n], slots[n].clone(), scale, before);
-            rescale[n] = math::exp(before - largest[n]);
-            totals[n] *= rescale[n];
-        }
-        // An invisible slot's weight is 0, and no total is -0, so adding it changes nothing. Slots are the outer loop:
-        // the chains of additions of the queries then run side by side.
-        for i in 0..PAGE_LEN {
-            for n in 0..N {
-                totals[n] += weights[n][i];
-            }
+    let last = (end - first_position).div_ceil(PAGE_LEN);
+    for first in ((begin - first_position) / PAGE_LEN..last).step_by(PAGES) {
+        let mut weighed: [Weighed<'_, N>; PAGES] = std::array::from_fn(|_| Weighed::default());
+        for (page, weighed) in (first..last).zip(&mut weighed) {
+            let position = first_position + page * PAGE_LEN;
+            let slots: [Range<usize>; N] = std::array::from_fn(|n| {
+                let clamp = |at: usize| at.saturating_sub(position).min(PAGE_LEN);
+                clamp(seen[n].begin)..clamp(seen[n].end)
+            });
+            let (keys, values) = pages.page(seen[0].pages[page] as usize, head);
+            let mut weights = [[0.0f32; PAGE_LEN]; N];
+            // SAFETY: the page holds keys and values of `len` components, each query too.
+            unsafe { scores::<S, F, N>(keys, q, len, &mut weights) };
+            let rescale = weigh(&mut weights, &slots, scale, &mut largest, &mut totals);
+            *weighed = Weighed { values, slots, weights, rescale };
         }
         // SAFETY: as above, and `out` is as long as the queries.
-        unsafe { add_values::<S, F, N>(values, &slots, &weights, &rescale, len, out) };
+        unsafe { add_values::<S, F, N>(&weighed[..PAGES.min(last - first)], len, out) };
     }
     for n in 0..N {
         for value in out[n].iter_mut() {
             *value /= totals[n];
         }
     }
+}
+
+/// A page whose scores have become weights.
+struct Weighed<'a, const N: usize> {
+    values: &'a [u8],
+    slots: [Range<usize>; N],
+    weights: [[f32; PAGE_LEN]; N],
+    /// What each query summed so far is multiplied by.
+    rescale: [f32; N],
+}
+
+impl<const N: usize> Default for Weighed<'_, N> {
+    fn default() -> Self {
+        let (slots, weights) = (std::array::from_fn(|_| 0..0), [[0.0; PAGE_LEN]; N]);
+        Self { values: &[], slots, weights, rescale: [0.0; N] }
+    }
+}
+
+/// [`math::weigh`] of a page for `N` queries, added to the totals; returns what was summed before is multiplied by.
+#[inline(always)]
+fn weigh<const N: usize>(
+    weights: &mut [[f32; PAGE_LEN]; N],
+    slots: &[Range<usize>; N],
+    scale: f32,
+    largest: &mut [f32; N],
+    totals: &mut [f32; N],
+) -> [f32; N] {
+    let before = *largest;
+    for n in 0..N {
+        if slots[n] == (0..PAGE_LEN) {
+            // The same with less to compare.
+            largest[n] = math::weigh(&mut weights[n], 0..PAGE_LEN, scale, before[n]);
+        } else if slots[n].is_empty() {
+            // Not this query's page: as if it had not been visited.
+            weights[n] = [0.0; PAGE_LEN];
+        } else {
+            largest[n] = math::weigh(&mut weights[n], slots[n].clone(), scale, before[n]);
+        }
+    }
+    // Side by side, as vectors.
+    let mut rescale: [f32; N] = std::array::from_fn(|n| math::exp(before[n] - largest[n]));
+    for n in 0..N {
+        rescale[n] = if slots[n].is_empty() { 1.0 } else { rescale[n] };
+        totals[n] *= rescale[n];
+    }
+    // An invisible slot's weight is 0, and no total is -0, so adding it changes nothing. Slots are the outer loop:
+    // the chains of additions of the queries then run side by side.
+    for i in 0..PAGE_LEN {
+        for n in 0..N {
+            totals[n] += weights[n][i];
+        }
+    }
+    rescale
 }
 
 /// Dot products of `N` queries with a page's keys, in the order of a dense linear map.
@@ -237,15 +284,15 @@ unsafe fn scores_of_lanes<S: Simd, F: Stored, const N: usize, const R: usize>(
             let mut sums = [[S::splat(0.0); R]; N];
             let first_scale = begin / ACTIVATION_LEN * PAGE_LEN + lane;
             let scales: [S::F32; R] = std::array::from_fn(|r| F::scales::<S>(keys, len, first_scale + r * S::LANES));
-            for c in begin..len.min(begin + DENSE_BLOCK) {
-                let key = |r: usize| F::load::<S>(keys, c * PAGE_LEN + lane + r * S::LANES, scales[r]);
-                let keys: [S::F32; R] = std::array::from_fn(key);
-                for n in 0..N {
-                    let q = S::splat(*q[n].add(c));
-                    for r in 0..R {
-                        sums[n][r] = S::fma(q, keys[r], sums[n][r]);
-                    }
+            let end = len.min(begin + DENSE_BLOCK);
+            let whole = end - (end - begin) % UNROLLED;
+            for first in (begin..whole).step_by(UNROLLED) {
+                for c in first..first + UNROLLED {
+                    scores_of_component::<S, F, N, R>(keys, q, (c, lane), scales, &mut sums);
                 }
+            }
+            for c in whole..end {
+                scores_of_component::<S, F, N, R>(keys, q, (c, lane), scales, &mut sums);
             }
             for n in 0..N {
                 for r in 0..R {
@@ -261,17 +308,32 @@ unsafe fn scores_of_lanes<S: Simd, F: Stored, const N: usize, const R: usize>(
     }
 }
 
-/// Rescales what each head summed so far and adds one page's weighted values, slot after slot.
+/// Adds the products of one component to the chains.
 #[inline(always)]
-unsafe fn add_values<S: Simd, F: Stored, const N: usize>(
-    values: &[u8],
-    slots: &[Range<usize>; N],
-    weights: &[[f32; PAGE_LEN]; N],
-    rescale: &[f32; N],
-    len: usize,
-    out: &mut [&mut [f32]],
+unsafe fn scores_of_component<S: Simd, F: Stored, const N: usize, const R: usize>(
+    keys: *const u8,
+    q: [*const f32; N],
+    (c, lane): (usize, usize),
+    scales: [S::F32; R],
+    sums: &mut [[S::F32; R]; N],
 ) {
-    assert_eq!(values.len(), PAGE_LEN * F::FORMAT.bytes(len), "a page of values");
+    // SAFETY: passes on this function's contract.
+    unsafe {
+        let key = |r: usize| F::load::<S>(keys, c * PAGE_LEN + lane + r * S::LANES, scales[r]);
+        let keys: [S::F32; R] = std::array::from_fn(key);
+        for n in 0..N {
+            let q = S::splat(*q[n].add(c));
+            for r in 0..R {
+                sums[n][r] = S::fma(q, keys[r], sums[n][r]);
+            }
+        }
+    }
+}
+
+/// Page after page, rescales what each head summed so far and adds the page's weighted values, slot after slot.
+#[inline(always)]
+unsafe fn add_values<S: Simd, F: Stored, const N: usize>(pages: &[Weighed<'_, N>], len: usize, out: &mut [&mut [f32]]) {
+    assert!(pages.iter().all(|page| page.values.len() == PAGE_LEN * F::FORMAT.bytes(len)), "pages of values");
     let whole = len - len % S::LANES;
     let mut at = 0;
     while at < whole {
@@ -279,20 +341,22 @@ unsafe fn add_values<S: Simd, F: Stored, const N: usize>(
         unsafe {
             // Two vectors at a time where there are enough registers share what is read of the weights.
             if 2 * S::LANES <= ROWS && at + 2 * S::LANES <= whole {
-                values_of_lanes::<S, F, N, 2>(values, slots, weights, rescale, (len, at), out);
+                values_of_lanes::<S, F, N, 2>(pages, (len, at), out);
                 at += 2 * S::LANES;
             } else {
-                values_of_lanes::<S, F, N, 1>(values, slots, weights, rescale, (len, at), out);
+                values_of_lanes::<S, F, N, 1>(pages, (len, at), out);
                 at += S::LANES;
             }
         }
     }
     for at in whole..len {
-        for n in 0..N {
-            let sum = &mut out[n][at];
-            *sum *= rescale[n];
-            for i in slots[n].clone() {
-                *sum = weights[n][i].mul_add(F::single(values, len, i, at), *sum);
+        for Weighed { values, slots, weights, rescale } in pages {
+            for n in 0..N {
+                let sum = &mut out[n][at];
+                *sum *= rescale[n];
+                for i in slots[n].clone() {
+                    *sum = weights[n][i].mul_add(F::single(values, len, i, at), *sum);
+                }
             }
         }
     }
@@ -301,10 +365,7 @@ unsafe fn add_values<S: Simd, F: Stored, const N: usize>(
 /// [`add_values`] of `R` vectors of components from `at` on.
 #[inline(always)]
 unsafe fn values_of_lanes<S: Simd, F: Stored, const N: usize, const R: usize>(
-    values: &[u8],
-    slots: &[Range<usize>; N],
-    weights: &[[f32; PAGE_LEN]; N],
-    rescale: &[f32; N],
+    pages: &[Weighed<'_, N>],
     (len, at): (usize, usize),
     out: &mut [&mut [f32]],
 ) {
@@ -313,18 +374,35 @@ unsafe fn values_of_lanes<S: Simd, F: Stored, const N: usize, const R: usize>(
         let mut sums = [[S::splat(0.0); R]; N];
         for n in 0..N {
             for r in 0..R {
-                let before = S::load(out[n].as_ptr().add(at + r * S::LANES));
-                sums[n][r] = S::mul(before, S::splat(rescale[n]));
+                sums[n][r] = S::load(out[n].as_ptr().add(at + r * S::LANES));
             }
         }
-        let same = slots.iter().all(|other| *other == slots[0]);
-        for i in if same { slots[0].clone() } else { 0..PAGE_LEN } {
-            let value: [S::F32; R] = std::array::from_fn(|r| F::value::<S>(values, len, i, at + r * S::LANES));
+        for Weighed { values, slots, weights, rescale } in pages {
             for n in 0..N {
-                if same || slots[n].contains(&i) {
-                    let weight = S::splat(weights[n][i]);
-                    for r in 0..R {
-                        sums[n][r] = S::fma(weight, value[r], sums[n][r]);
+                for r in 0..R {
+                    sums[n][r] = S::mul(sums[n][r], S::splat(rescale[n]));
+                }
+            }
+            if slots.iter().all(|other| *other == slots[0]) {
+                for i in slots[0].clone() {
+                    let value: [S::F32; R] = std::array::from_fn(|r| F::value::<S>(values, len, i, at + r * S::LANES));
+                    for n in 0..N {
+                        let weight = S::splat(weights[n][i]);
+                        for r in 0..R {
+                            sums[n][r] = S::fma(weight, value[r], sums[n][r]);
+                        }
+                    }
+                }
+                continue;
+            }
+            for i in 0..PAGE_LEN {
+                let value: [S::F32; R] = std::array::from_fn(|r| F::value::<S>(values, len, i, at + r * S::LANES));
+                for n in 0..N {
+                    if slots[n].contains(&i) {
+                        let weight = S::splat(weights[n][i]);
+                        for r in 0..R {
+                            sums[n][r] = S::fma(weight, value[r], sums[n][r]);
+                        }
                     }
                 }
             }

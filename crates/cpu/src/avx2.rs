@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use crate::kernels::compile_kernels;
+use crate::packing::BLOCK;
 use crate::simd::{Simd, Work};
 
 /// AVX2, FMA and F16C. A value exists only where [`detect`](Self::detect) found these.
@@ -34,11 +35,19 @@ unsafe fn widen(pairs: __m256i) -> __m256i {
     unsafe { _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)) }
 }
 
+/// The sums of neighbouring products of signed bytes.
+#[inline(always)]
+unsafe fn signed(w: __m256i, x: *const i8) -> __m256i {
+    // SAFETY: the caller's, who has the instructions and four integers.
+    unsafe { _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(broadcast(x), w)) }
+}
+
 // SAFETY, for all blocks: the trait's contract gives the instructions and the memory behind the pointers.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx2 {
     const LANES: usize = 8;
     const COLUMNS: usize = 4;
+    const DENSE_COLUMNS: usize = 4;
     const BYTE_SHIFT: u32 = 0;
 
     type F32 = __m256;
@@ -160,12 +169,9 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn dot(products: __m256i, w: [__m256i; 4], x: *const i8, bits: u32) -> __m256i {
         unsafe {
-            let pairs = |i: usize| {
-                let x = broadcast(x.add(4 * i));
-                match bits {
-                    8 => _mm256_maddubs_epi16(_mm256_abs_epi8(w[i]), _mm256_sign_epi8(x, w[i])),
-                    _ => _mm256_maddubs_epi16(w[i], x),
-                }
+            let pairs = |i: usize| match bits {
+                8 => signed(w[i], x.add(4 * i)),
+                _ => _mm256_maddubs_epi16(w[i], broadcast(x.add(4 * i))),
             };
             let two = |i: usize| _mm256_add_epi16(pairs(i), pairs(i + 1));
             match bits {
@@ -173,6 +179,27 @@ impl Simd for Avx2 {
                 5 => _mm256_add_epi32(products, widen(_mm256_add_epi16(two(0), two(2)))),
                 6 => _mm256_add_epi32(products, _mm256_add_epi32(widen(two(0)), widen(two(2)))),
                 _ => (0..4).fold(products, |sum, i| _mm256_add_epi32(sum, widen(pairs(i)))),
+            }
+        }
+    }
+
+    /// Signed bytes one piece after the other, so that it, its absolute values and all sums stay in registers. A single
+    /// column or two have room for all pieces.
+    #[inline(always)]
+    unsafe fn dots<const N: usize>(products: &mut [__m256i; N], w: [__m256i; 4], x: *const i8, bits: u32) {
+        unsafe {
+            if bits != 8 || N <= 2 {
+                for n in 0..N {
+                    products[n] = Self::dot(products[n], w, x.add(n * BLOCK), bits);
+                }
+                return;
+            }
+            // A loop that the compiler can not unroll: unrolled, it goes column by column after all, and keeps what it
+            // has made of all pieces in memory.
+            for (i, w) in w.iter().enumerate().take(std::hint::black_box(w.len())) {
+                for n in 0..N {
+                    products[n] = _mm256_add_epi32(products[n], widen(signed(*w, x.add(n * BLOCK + 4 * i))));
+                }
             }
         }
     }

@@ -33,6 +33,7 @@ compile_kernels! {
 impl Simd for Avx512 {
     const LANES: usize = 16;
     const COLUMNS: usize = 8;
+    const DENSE_COLUMNS: usize = 12;
     const BYTE_SHIFT: u32 = 7;
 
     type F32 = __m512;

@@ -2,15 +2,52 @@
 //!
 //! The order is the canonical one: every [`DENSE_BLOCK`] inputs in one chain of fused multiply-adds from 0, and the
 //! chains' sums one after another from 0.
+//!
+//! Rows lie in tiles: input 0 of each of a tile's rows, then input 1 of each, and so on. All sums of a row group and a
+//! tile are in registers together, which is as many chains as multiply-adds take to finish.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use tensor::DENSE_BLOCK;
 
+use crate::aligned::LINE;
 use crate::kernels::{Dense, Lanes, ROWS, RowGroups};
-use crate::simd::{Simd, Work, with_columns};
+use crate::linear::DENSE_ROWS;
+use crate::simd::{Simd, Work};
 
-/// The products of every row group with every row of `x`, `[width][n_in]`: `out` is `[n_groups][width]`.
+/// Inputs whose weights stay in the first cache while many tiles go through them.
+const CHUNK: usize = 256;
+/// How far ahead of few rows' products weights are asked for, in bytes.
+const PREFETCH: usize = 2048;
+/// Inputs whose code stands side by side.
+const UNROLLED: usize = 4;
+
+const _: () = assert!(CHUNK.is_multiple_of(DENSE_BLOCK) && DENSE_BLOCK.is_multiple_of(UNROLLED));
+
+/// Lays the rows of a tile, `scale` times each, side by side into `tile`, which is as long as they are together.
+pub(crate) fn interleave(rows: &[(&[f32], f32)], tile: &mut [f32]) {
+    let width = rows.len();
+    for (n, (row, scale)) in rows.iter().enumerate() {
+        for (out, x) in tile[n..].iter_mut().step_by(width).zip(*row) {
+            *out = x * scale;
+        }
+    }
+}
+
+/// Rows of a tile.
+///
+/// # Safety
+/// Needs nothing.
+#[inline(always)]
+pub(crate) unsafe fn dense_columns<S: Simd>() -> usize {
+    const { assert!(DENSE_ROWS.is_multiple_of(S::DENSE_COLUMNS), "blocks of rows are whole tiles") };
+    S::DENSE_COLUMNS
+}
+
+/// The products of every row group with every row of `x`: `out` is `[n_groups][width]`.
+///
+/// `x` is `width` rows in tiles of [`Simd::DENSE_COLUMNS`], of which the last may be narrower.
 ///
 /// # Safety
 /// Needs the instructions of `S`.
@@ -23,18 +60,18 @@ pub(crate) unsafe fn dot_dense<S: Simd>(format: Dense, weights: RowGroups<'_>, x
     let width = out.len().checked_div(weights.len()).unwrap_or(0);
     assert_eq!(weights.group_bytes(), n_in * ROWS * format.bytes(), "a row group's bytes");
     assert_eq!((out.len(), x.len()), (weights.len() * width, width * n_in), "rows");
-    let rows = Rows { weights, n_in, x };
-    let mut first = 0;
-    while first < width {
-        // SAFETY: the groups and `x` were checked.
-        first += unsafe {
-            let out = &mut *out;
-            match format {
-                Dense::F32 => rows.apply::<S, Singles>(first, width, out),
-                Dense::F16 => rows.apply::<S, Halves>(first, width, out),
-                Dense::BF16 => rows.apply::<S, Brains>(first, width, out),
-            }
-        };
+    out.fill([0.0; ROWS]);
+    let products = Products { weights, n_in, x, width };
+    // SAFETY: the groups, `x` and `out` were checked.
+    unsafe {
+        match format {
+            Dense::F32 if width <= S::DENSE_COLUMNS => products.at_once::<S, Singles>(out),
+            Dense::F32 => products.in_chunks::<S, Singles>(out),
+            Dense::F16 if width <= S::DENSE_COLUMNS => products.at_once::<S, Halves>(out),
+            Dense::F16 => products.in_chunks::<S, Halves>(out),
+            Dense::BF16 if width <= S::DENSE_COLUMNS => products.at_once::<S, Brains>(out),
+            Dense::BF16 => products.in_chunks::<S, Brains>(out),
+        }
     }
 }
 
@@ -86,63 +123,213 @@ impl Stored for Brains {
 
 /// Row groups and the rows that they multiply.
 #[derive(Clone, Copy)]
-struct Rows<'a> {
+struct Products<'a> {
     weights: RowGroups<'a>,
     n_in: usize,
-    /// `[width][n_in]`.
     x: &'a [f32],
+    width: usize,
 }
 
-impl Rows<'_> {
-    /// As many rows as the registers hold, from `first` on; returns how many.
+/// Weights of a row group as f32.
+#[repr(align(64))]
+struct Wide([Lanes; CHUNK]);
+
+impl Products<'_> {
+    /// All inputs of a row group for one tile, then the next group.
     #[inline(always)]
-    unsafe fn apply<S: Simd, F: Stored>(self, first: usize, width: usize, out: &mut [Lanes]) -> usize {
-        // SAFETY: passes on the caller's contract.
-        unsafe {
-            with_columns!(S, width - first, N => {
-                Columns::<S, F, N> { rows: self, first, width, out, set: PhantomData }
-            })
+    unsafe fn at_once<S: Simd, F: Stored>(self, out: &mut [Lanes]) {
+        for (i, out) in out.chunks_exact_mut(self.width).enumerate() {
+            // SAFETY: all offsets stay inside of the group and the rows.
+            unsafe { self.tile::<S, F>(self.weights.group(i).as_ptr(), 0, 0..self.n_in, out) }
+        }
+    }
+
+    /// Some inputs of a row group for all tiles, then the next group, then more inputs.
+    #[inline(always)]
+    unsafe fn in_chunks<S: Simd, F: Stored>(self, out: &mut [Lanes]) {
+        let Self { weights, n_in, width, .. } = self;
+        let mut wide = Wide([[0.0; ROWS]; CHUNK]);
+        let n_lines = (CHUNK * ROWS * F::BYTES / LINE).div_ceil(width.div_ceil(S::DENSE_COLUMNS).max(1));
+        for begin in (0..n_in).step_by(CHUNK) {
+            let inputs = begin..n_in.min(begin + CHUNK);
+            for (i, out) in out.chunks_exact_mut(width).enumerate() {
+                let at = |group: usize| weights.group(group)[begin * ROWS * F::BYTES..].as_ptr();
+                let mut group = at(i);
+                // The next group's weights come from memory while this one's are multiplied.
+                let next = if i + 1 < weights.len() { at(i + 1) } else { at(0).wrapping_add(CHUNK * ROWS * F::BYTES) };
+                // SAFETY: all offsets stay inside of the group and the rows.
+                unsafe {
+                    if F::BYTES != Singles::BYTES {
+                        widen::<S, F>(group, &mut wide.0[..inputs.len()]);
+                        group = wide.0.as_ptr().cast();
+                    }
+                    for (tile, out) in out.chunks_mut(S::DENSE_COLUMNS).enumerate() {
+                        for line in tile * n_lines..(tile + 1) * n_lines {
+                            S::prefetch(next.wrapping_add(line * LINE));
+                        }
+                        self.tile::<S, Singles>(group, tile * S::DENSE_COLUMNS, inputs.clone(), out);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds a row group's products with the tile from row `first` on, of the inputs that `weights` begins with.
+    #[inline(always)]
+    unsafe fn tile<S: Simd, F: Stored>(
+        self,
+        weights: *const u8,
+        first: usize,
+        inputs: Range<usize>,
+        out: &mut [Lanes],
+    ) {
+        let stride = out.len();
+        // SAFETY: the tile begins where its first row would, and each of its inputs is `stride` numbers.
+        let x = unsafe { self.x.as_ptr().add(first * self.n_in + inputs.start * stride) };
+        let mut done = 0;
+        while done < stride {
+            // Tiles are too far apart for the processor to foresee the next one, which may be the first one again.
+            let next = if first + stride < self.width {
+                x.wrapping_add(stride * self.n_in)
+            } else {
+                self.x.as_ptr().wrapping_add(inputs.start * S::DENSE_COLUMNS)
+            };
+            let (x, out) = (x.wrapping_add(done), &mut out[done..]);
+            macro_rules! columns {
+                ($n:literal) => {{
+                    let out = out.first_chunk_mut::<$n>().expect("as many columns as are left");
+                    // SAFETY: `x` has `inputs` inputs of `$n` columns.
+                    unsafe {
+                        let n = inputs.len();
+                        S::call(Columns::<S, F, $n> { weights, x, next, stride, n, out, set: PhantomData })
+                    };
+                    $n
+                }};
+            }
+            done += match stride - done {
+                1 => columns!(1),
+                2 => columns!(2),
+                3 => columns!(3),
+                6..12 if S::DENSE_COLUMNS > 4 => columns!(6),
+                12.. if S::DENSE_COLUMNS > 4 => columns!(12),
+                _ => columns!(4),
+            };
         }
     }
 }
 
-/// The products of all row groups with `N` rows of `x` from `first` on.
+/// Weights as f32.
+#[inline(always)]
+unsafe fn widen<S: Simd, F: Stored>(weights: *const u8, wide: &mut [Lanes]) {
+    for (k, wide) in wide.iter_mut().enumerate() {
+        for row in (0..ROWS).step_by(S::LANES) {
+            // SAFETY: the caller's, whose weights are as many as `wide`.
+            unsafe { S::store(F::load::<S>(weights.add((k * ROWS + row) * F::BYTES)), wide.as_mut_ptr().add(row)) };
+        }
+    }
+}
+
+/// A row group's products with `N` columns of a tile, added to `out`.
 struct Columns<'a, S, F, const N: usize> {
-    rows: Rows<'a>,
-    first: usize,
-    width: usize,
-    out: &'a mut [Lanes],
+    /// `[n][ROWS]`.
+    weights: *const u8,
+    /// The columns' first input; the next one is `stride` further.
+    x: *const f32,
+    /// What is read after `x`.
+    next: *const f32,
+    stride: usize,
+    n: usize,
+    out: &'a mut [Lanes; N],
     set: PhantomData<(S, F)>,
 }
 
 impl<S: Simd, F: Stored, const N: usize> Work for Columns<'_, S, F, N> {
     #[inline(always)]
     unsafe fn run(self) {
-        let Self { rows: Rows { weights, n_in, x }, first, width, out, .. } = self;
-        for (i, out) in out.chunks_exact_mut(width).enumerate() {
-            let weights = weights.group(i).as_ptr();
-            for row in (0..ROWS).step_by(S::LANES) {
-                // SAFETY: all offsets stay inside of the group and the `N` rows.
-                unsafe {
-                    let x = x.as_ptr().add(first * n_in);
-                    let mut totals = [S::splat(0.0); N];
-                    for begin in (0..n_in).step_by(DENSE_BLOCK) {
-                        let mut sums = [S::splat(0.0); N];
-                        for k in begin..n_in.min(begin + DENSE_BLOCK) {
-                            let w = F::load::<S>(weights.add((k * ROWS + row) * F::BYTES));
-                            for n in 0..N {
-                                sums[n] = S::fma(w, S::splat(*x.add(n * n_in + k)), sums[n]);
-                            }
-                        }
-                        for n in 0..N {
-                            totals[n] = S::add(totals[n], sums[n]);
+        // SAFETY: passes on the caller's contract.
+        unsafe {
+            match ROWS / S::LANES {
+                1 => self.rows::<1>(),
+                2 => self.rows::<2>(),
+                _ => self.rows::<4>(),
+            }
+        }
+    }
+}
+
+impl<S: Simd, F: Stored, const N: usize> Columns<'_, S, F, N> {
+    /// With `R` vectors of rows at a time.
+    ///
+    /// As many of the totals as the registers have room for stay there: a processor without AVX-512 is slowed down by
+    /// more than a few stores in a row, which twelve sums beside twelve totals would need.
+    #[inline(always)]
+    unsafe fn rows<const R: usize>(self) {
+        let whole = self.n - self.n % DENSE_BLOCK;
+        for row in (0..ROWS).step_by(R * S::LANES) {
+            // SAFETY: `n` inputs and `N` outputs are there.
+            unsafe {
+                let first = self.out.as_mut_ptr().cast::<f32>();
+                let out = |n: usize, r: usize| first.add(n * ROWS + row + r * S::LANES);
+                let mut totals = [[S::splat(0.0); R]; N];
+                for n in 0..N {
+                    for r in 0..R {
+                        totals[n][r] = S::load(out(n, r));
+                    }
+                }
+                for begin in (0..whole).step_by(DENSE_BLOCK) {
+                    let mut sums = [[S::splat(0.0); R]; N];
+                    for k in (begin..begin + DENSE_BLOCK).step_by(UNROLLED) {
+                        S::prefetch(self.next.wrapping_add(k * N).cast());
+                        for k in k..k + UNROLLED {
+                            self.input(row, k, &mut sums);
                         }
                     }
-                    for (out, total) in out[first..first + N].iter_mut().zip(totals) {
-                        S::store(total, out.as_mut_ptr().add(row));
+                    add::<S, R, N>(&mut totals, sums);
+                }
+                if whole < self.n {
+                    let mut sums = [[S::splat(0.0); R]; N];
+                    for k in whole..self.n {
+                        self.input(row, k, &mut sums);
+                    }
+                    add::<S, R, N>(&mut totals, sums);
+                }
+                for n in 0..N {
+                    for r in 0..R {
+                        S::store(totals[n][r], out(n, r));
                     }
                 }
             }
+        }
+    }
+
+    /// Adds the products of input `k` to the chains.
+    #[inline(always)]
+    unsafe fn input<const R: usize>(&self, row: usize, k: usize, sums: &mut [[S::F32; R]; N]) {
+        // SAFETY: the caller's, for all offsets.
+        unsafe {
+            let weights = self.weights.add((k * ROWS + row) * F::BYTES);
+            if N <= 2 {
+                S::prefetch(weights.wrapping_add(PREFETCH));
+            }
+            let w: [S::F32; R] = std::array::from_fn(|r| F::load::<S>(weights.add(r * S::LANES * F::BYTES)));
+            let x = self.x.add(k * self.stride);
+            for n in 0..N {
+                let x = S::splat(*x.add(n));
+                for r in 0..R {
+                    sums[n][r] = S::fma(w[r], x, sums[n][r]);
+                }
+            }
+        }
+    }
+}
+
+/// Adds the chains' sums.
+#[inline(always)]
+unsafe fn add<S: Simd, const R: usize, const N: usize>(totals: &mut [[S::F32; R]; N], sums: [[S::F32; R]; N]) {
+    for n in 0..N {
+        for r in 0..R {
+            // SAFETY: the caller has the instructions.
+            totals[n][r] = unsafe { S::add(totals[n][r], sums[n][r]) };
         }
     }
 }

@@ -1,20 +1,22 @@
 //! [`Cpu`]: checks shapes, then hands rows to kernels on the pool's threads.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tensor::{Bytes, Choice, Device, KvFormat, OpError, Orientation, PAGE_LEN, Rotation, RowKeys, WeightSource};
 
 use crate::arena::{Arena, Lease};
 use crate::attention;
 use crate::cores;
+use crate::dense;
 use crate::experts::{ExpertStats, Experts};
 use crate::isa::{self, Isa};
 use crate::kernels::{Kernels, TILE};
 use crate::linear::{self, Epilogue, Input, Segment};
 use crate::panel::Panel;
-use crate::pool::Pool;
+use crate::pool::{Disjoint, Pool};
 use crate::values::Values;
 use crate::{Matrix, Pages, Routing, Table, Tensor, Vector, matrix};
 
@@ -39,6 +41,8 @@ pub struct Cpu {
     panels: Arc<Arena<Panel>>,
     /// Where experts go that stay in their files.
     experts: Option<Experts>,
+    /// Widths of the rows that all go through a map with quantised weights.
+    quantised_widths: RwLock<BTreeSet<usize>>,
 }
 
 impl Cpu {
@@ -51,7 +55,8 @@ impl Cpu {
         };
         let (isa, kernels) = isa::choose(options.isa);
         let pool = Pool::new(options.threads.unwrap_or_else(available));
-        Self { pool, kernels, isa, numbers: Arc::default(), panels: Arc::default(), experts: None }
+        let (numbers, panels) = (Arc::default(), Arc::default());
+        Self { pool, kernels, isa, numbers, panels, experts: None, quantised_widths: RwLock::default() }
     }
 
     /// The device with a cache of experts: maps of several matrices that it is given from now on stay in their files,
@@ -143,7 +148,10 @@ impl Cpu {
         }
         let segments = [Segment { matrix: 0, rows: 0..x.n_rows() }];
         let panel = w.is_quantised().then(|| x.panel(|| self.quantise(&segments, x.width(), |i| (x.row(i), 1.0))));
-        linear::apply(self.engine(), w, Input { values: x.values(), panel, segments: &segments }, epilogue, &mut out);
+        // One row is a tile as it is.
+        let tiles = (w.is_dense() && x.n_rows() > 1).then(|| self.tiles(&segments, n_in, |i| (x.row(i), 1.0)));
+        let tiles = tiles.as_deref().unwrap_or(x.values());
+        linear::apply(self.engine(), w, Input { tiles, panel, segments: &segments }, epilogue, &mut out);
         let width = out.len().checked_div(x.n_rows()).unwrap_or(w.shape()[1]);
         Ok(Tensor::new(out, width))
     }
@@ -159,6 +167,22 @@ impl Cpu {
             (Some(_), None) => return Err(OpError::shape("experts", "another device keeps the experts of this map")),
         }
         Ok(())
+    }
+
+    /// The rows of `segments` side by side in tiles, for unquantised weights. `row` gives a row and its factor.
+    fn tiles<'a>(&self, segments: &[Segment], n_in: usize, row: impl Fn(usize) -> (&'a [f32], f32) + Sync) -> Values {
+        let tiles: Vec<Segment> =
+            segments.iter().flat_map(|segment| segment.split(self.kernels.dense_columns())).collect();
+        let mut values = self.values(tiles.last().map_or(0, |tile| tile.rows.end) * n_in);
+        let out = Disjoint::new(&mut values);
+        self.pool.run(tiles.len(), GRAIN.div_ceil((n_in * self.kernels.dense_columns()).max(1)), &|range| {
+            for Segment { rows, .. } in &tiles[range] {
+                let x: Vec<(&[f32], f32)> = rows.clone().map(&row).collect();
+                // SAFETY: tiles do not overlap, and `run` hands out each once.
+                dense::interleave(&x, unsafe { out.part(rows.start * n_in..rows.end * n_in) });
+            }
+        });
+        values
     }
 
     /// The rows of `segments` in eight bits. `row` gives a row and the factor of its scales.
@@ -186,6 +210,29 @@ impl Cpu {
         });
         panel
     }
+
+    /// Whole rows normalised, and in eight bits for the maps that read them: a row is rounded while it is in the cache.
+    fn rms_norm_quantised(&self, x: &Tensor, gain: Option<&[f32]>, eps: f32) -> Tensor {
+        let (n_rows, width) = (x.n_rows(), x.width());
+        let mut values = self.values(n_rows * width);
+        let mut panel = self.panels.take(n_rows * width);
+        panel.resize(n_rows, width);
+        let (out, tiles) = (Disjoint::new(&mut values), panel.tiles_mut());
+        self.pool.run(n_rows.div_ceil(TILE), GRAIN.div_ceil(TILE * width), &|range| {
+            for first in range.map(|tile| tile * TILE) {
+                let rows = first..(first + TILE).min(n_rows);
+                // SAFETY: tiles do not overlap, and `run` hands out each once.
+                let (out, tile) = unsafe { (out.part(rows.start * width..rows.end * width), tiles.tile(rows.clone())) };
+                let mut normed = [&[][..]; TILE];
+                for ((i, out), normed) in rows.clone().zip(out.chunks_exact_mut(width)).zip(&mut normed) {
+                    self.kernels.rms_norm(x.row(i), gain, width, eps, out);
+                    *normed = out;
+                }
+                self.kernels.quantise(&normed[..rows.len()], &[1.0; TILE][..rows.len()], tile);
+            }
+        });
+        Tensor::with_panel(values, width, panel)
+    }
 }
 
 impl std::fmt::Debug for Cpu {
@@ -208,7 +255,11 @@ impl Device for Cpu {
 
     fn matrix(&self, parts: &[WeightSource]) -> Result<Matrix, OpError> {
         parts.iter().try_for_each(|part| part.check_stored("matrix"))?;
-        Matrix::new(&self.pool, self.experts.as_ref(), parts)
+        let matrix = Matrix::new(&self.pool, self.experts.as_ref(), parts)?;
+        if matrix.is_quantised() && matrix.shape()[0] == 1 {
+            self.quantised_widths.write().unwrap_or_else(PoisonError::into_inner).insert(matrix.shape()[2]);
+        }
+        Ok(matrix)
     }
 
     fn table(&self, source: &WeightSource) -> Result<Table, OpError> {
@@ -328,6 +379,11 @@ impl Device for Cpu {
         }
         check("rms_norm", "the gain's length", gain.map_or(width, |gain| gain.0.len()), width)?;
         let gain = gain.map(|gain| &*gain.0);
+        let is_quantised =
+            |width| self.quantised_widths.read().unwrap_or_else(PoisonError::into_inner).contains(&width);
+        if width == x.width() && is_quantised(width) {
+            return Ok(self.rms_norm_quantised(x, gain, eps));
+        }
         Ok(self.by_row(x.n_rows(), x.width(), |i, out| self.kernels.rms_norm(x.row(i), gain, width, eps, out)))
     }
 
@@ -409,14 +465,9 @@ impl Device for Cpu {
         };
         let n_sent = routing.order.len();
         let panel = w.is_quantised().then(|| self.quantise(&routing.segments, n_in, row));
-        let sent = w.is_dense().then(|| {
-            self.by_row(n_sent, n_in, |sent, out| {
-                let (x, score) = row(sent);
-                scale(x, score, out);
-            })
-        });
-        let values = sent.as_ref().map_or(&[][..], Tensor::values);
-        let input = Input { values, panel: panel.as_deref(), segments: &routing.segments };
+        let tiles = w.is_dense().then(|| self.tiles(&routing.segments, n_in, row));
+        let input =
+            Input { tiles: tiles.as_deref().unwrap_or_default(), panel: panel.as_deref(), segments: &routing.segments };
         if linear::pairs_up(w) {
             let mut out = self.values(n_sent * n_out / 2);
             self.experts_into(w, input, Epilogue::Swiglu { bias: None }, &mut out)?;
@@ -433,7 +484,9 @@ impl Device for Cpu {
         check("experts", "the number of experts", n_matrices, routing.n_experts)?;
         check("experts", "the number of rows", x.n_rows(), routing.order.len())?;
         let panel = w.is_quantised().then(|| self.quantise(&routing.segments, n_in, |sent| (x.row(sent), 1.0)));
-        let input = Input { values: x.values(), panel: panel.as_deref(), segments: &routing.segments };
+        let tiles = w.is_dense().then(|| self.tiles(&routing.segments, n_in, |sent| (x.row(sent), 1.0)));
+        let tiles = tiles.as_deref().unwrap_or_default();
+        let input = Input { tiles, panel: panel.as_deref(), segments: &routing.segments };
         let mut out = self.values(x.n_rows() * n_out);
         self.experts_into(w, input, Epilogue::Add { bias: None, onto: false }, &mut out)?;
         Ok(Tensor::new(out, n_out))

@@ -1,22 +1,62 @@
 //! Instruction sets and how one is chosen.
 
 use crate::kernels::Kernels;
+#[cfg(target_arch = "aarch64")]
+use crate::neon::Neon;
 use crate::scalar::Scalar;
 
-/// An instruction set that kernels are compiled for, from the plainest to the richest.
+/// An instruction set that kernels of this target are compiled for, from the plainest to the richest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isa {
     /// What every machine of the target has.
     Scalar,
     /// x86-64 with AVX2, FMA and F16C.
+    #[cfg(target_arch = "x86_64")]
     Avx2,
     /// x86-64 with AVX-512 (F, BW, VL, DQ) and VNNI.
+    #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// AArch64 with NEON.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// AArch64 with NEON and FEAT_DotProd.
+    #[cfg(target_arch = "aarch64")]
+    Dotprod,
 }
 
 impl Isa {
     /// Every set, from the plainest on.
-    pub const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Avx512];
+    pub const ALL: &[Self] = &[
+        Self::Scalar,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx2,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512,
+        #[cfg(target_arch = "aarch64")]
+        Self::Neon,
+        #[cfg(target_arch = "aarch64")]
+        Self::Dotprod,
+    ];
+
+    /// Its name in settings and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Self::Dotprod => "dotprod",
+        }
+    }
+
+    /// The set of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|isa| isa.name() == name)
+    }
 
     /// The richest set that this machine has.
     pub fn detect() -> Self {
@@ -38,6 +78,29 @@ pub(crate) fn choose(limit: Option<Isa>) -> (Isa, Box<dyn Kernels>) {
             return (Isa::Avx2, Box::new(set));
         }
     }
+    #[cfg(target_arch = "aarch64")]
+    {
+        if let Some(set) = Neon::<true>::detect().filter(|_| allowed(Isa::Dotprod)) {
+            return (Isa::Dotprod, Box::new(set));
+        }
+        if let Some(set) = Neon::<false>::detect().filter(|_| allowed(Isa::Neon)) {
+            return (Isa::Neon, Box::new(set));
+        }
+    }
     let _ = allowed;
     (Isa::Scalar, Box::new(Scalar))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_set_has_a_name_and_stands_in_its_place() {
+        for isa in Isa::ALL {
+            assert_eq!(Isa::parse(isa.name()), Some(*isa));
+        }
+        assert!(Isa::ALL.is_sorted() && Isa::ALL.contains(&Isa::detect()), "{:?}", Isa::ALL);
+        assert_eq!(Isa::parse("Scalar"), None);
+    }
 }

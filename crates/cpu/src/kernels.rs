@@ -74,6 +74,9 @@ pub(crate) trait Kernels: Send + Sync {
     /// Quantises the rows of `x`, as many as the tile is wide, each scale times the row's factor.
     fn quantise(&self, x: &[&[f32]], factors: &[f32], tile: TileMut<'_>);
 
+    /// Rows of a tile of [`dot_dense`](Self::dot_dense).
+    fn dense_columns(&self) -> usize;
+
     /// The products of row groups with rows of `x`; see [`dense::dot_dense`](crate::dense::dot_dense).
     fn dot_dense(&self, format: Dense, weights: RowGroups<'_>, x: &[f32], out: &mut [Lanes]);
 
@@ -123,6 +126,7 @@ macro_rules! compile_kernels {
                 crate::roofs::multiply_int8::<$set>() -> usize;
                 crate::roofs::multiply_f32::<$set>() -> usize;
                 crate::attention::attend_queries::<$set>(queries: crate::attention::Queries<'_, '_>);
+                crate::dense::dense_columns::<$set>() -> usize;
                 crate::dense::dot_dense::<$set>(
                     format: crate::kernels::Dense,
                     weights: crate::kernels::RowGroups<'_>,

@@ -25,6 +25,8 @@ mod isa;
 mod kernels;
 mod linear;
 mod matrix;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod outline;
 mod pack;
 mod packing;

@@ -9,11 +9,16 @@ use crate::pool::{Disjoint, Pool};
 
 /// Rows that go through a strip of weights together. Their eight-bit form stays in the second-level cache.
 const BLOCK: usize = 64;
+/// The same for matrices with unquantised weights: some of their inputs, all sums and some row groups' weights of these
+/// inputs share that cache. A multiple of all widths of tiles.
+pub(crate) const DENSE_ROWS: usize = 240;
 /// About as many bytes of weights make a strip, which stays in the second-level cache while all rows go through it: so
 /// no weight is read from memory twice.
 const STRIP_BYTES: usize = 1 << 17;
 /// Row groups times rows that a kernel computes at once.
 const RUN: usize = 64;
+/// The same with [`DENSE_ROWS`] rows.
+const DENSE_RUN: usize = 4 * DENSE_ROWS;
 /// Multiply-adds below which another thread is not worth its wake-up.
 const GRAIN: usize = 1 << 15;
 
@@ -35,8 +40,8 @@ impl Segment {
 /// The rows that go through a map.
 #[derive(Clone, Copy)]
 pub(crate) struct Input<'a> {
-    /// `[T, n_in]`.
-    pub(crate) values: &'a [f32],
+    /// `[T, n_in]` in tiles as [`Segment::split`] makes them, side by side, for maps with unquantised weights.
+    pub(crate) tiles: &'a [f32],
     /// The same in eight bits, in tiles as [`Segment::split`] makes them, for maps with quantised weights.
     pub(crate) panel: Option<&'a Panel>,
     pub(crate) segments: &'a [Segment],
@@ -71,22 +76,13 @@ pub(crate) fn apply(
     };
     // Four bits an input: the usual format of weights that are not in the cache anyway.
     let strip = (STRIP_BYTES / (n_in * ROWS / 2).max(1)).max(1);
+    let (strip, rows) = if w.is_dense() { (strip.max(DENSE_RUN / DENSE_ROWS), DENSE_ROWS) } else { (strip, BLOCK) };
     let n_rows = x.segments.iter().map(|segment| segment.rows.len()).min().unwrap_or(0);
     let cost = (n_rows * n_in * ROWS * n_out).checked_div(width).unwrap_or(0).max(1);
-    pool.run(x.segments.len() * n_groups, GRAIN.div_ceil(cost), &|range| {
-        let mut at = range.start;
-        while at < range.end {
-            let (segment, first) = (&x.segments[at / n_groups], at % n_groups);
-            let end = n_groups.min(first + strip.min(range.end - at));
-            for block in segment.split(BLOCK) {
-                let mut group = first;
-                while group < end {
-                    group += job.run(&block, group..end);
-                }
-            }
-            at += end - first;
-        }
-    });
+    let grain = GRAIN.div_ceil(cost);
+    let has_long_blocks = w.is_dense() && x.segments.iter().any(|segment| segment.rows.len() > BLOCK);
+    let strips = if has_long_blocks { Job::strips::<DENSE_RUN> } else { Job::strips::<RUN> };
+    pool.run(x.segments.len() * n_groups, grain, &|range| strips(&job, range, n_groups, (strip, rows)));
 }
 
 /// Whether [`Epilogue::Swiglu`] can be used: the gate's and the up projection's row groups must pair up.
@@ -106,16 +102,33 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// Computes the outputs of `range`, row groups of one segment after those of another: strips of `strip` groups,
+    /// through each of which go blocks of `rows` rows.
+    fn strips<const RUN: usize>(&self, range: Range<usize>, n_groups: usize, (strip, rows): (usize, usize)) {
+        let mut room = [[[0.0f32; ROWS]; RUN]; 2];
+        let [products, ups] = &mut room;
+        let mut at = range.start;
+        while at < range.end {
+            let (segment, first) = (&self.x.segments[at / n_groups], at % n_groups);
+            let end = n_groups.min(first + strip.min(range.end - at));
+            for block in segment.split(rows) {
+                let mut group = first;
+                while group < end {
+                    group += self.run(&block, group..end, [products, ups]);
+                }
+            }
+            at += end - first;
+        }
+    }
+
     /// Computes one block's outputs of a run of row groups, counted over all parts, that begins at `groups`; returns
     /// how many.
-    fn run(&self, block: &Segment, groups: Range<usize>) -> usize {
+    fn run(&self, block: &Segment, groups: Range<usize>, [products, ups]: [&mut [Lanes]; 2]) -> usize {
         let n_rows = block.rows.len();
-        let mut products = [[0.0f32; ROWS]; RUN];
         if let Epilogue::Swiglu { bias } = self.epilogue {
-            let mut ups = [[0.0f32; ROWS]; RUN];
             let half = self.width / ROWS;
-            let n_gates = self.products(block, groups.clone(), &mut products);
-            let n_ups = self.products(block, half + groups.start..half + groups.start + n_gates, &mut ups);
+            let n_gates = self.products(block, groups.clone(), products);
+            let n_ups = self.products(block, half + groups.start..half + groups.start + n_gates, ups);
             let n = n_gates.min(n_ups);
             for i in 0..n {
                 let first = (groups.start + i) * ROWS;
@@ -128,7 +141,7 @@ impl Job<'_> {
             return n;
         }
         let (part, first) = self.locate(groups.start);
-        let n = self.products(block, groups, &mut products);
+        let n = self.products(block, groups, products);
         for i in 0..n {
             let begin = (first + i) * ROWS;
             let outputs = part.first_out() + begin..part.first_out() + (begin + ROWS).min(part.n_out());
@@ -151,11 +164,14 @@ impl Job<'_> {
     }
 
     /// The products of as many of `groups` as lie in one part and fit `out`, `[n][rows]`; returns how many.
-    fn products(&self, block: &Segment, groups: Range<usize>, out: &mut [Lanes; RUN]) -> usize {
+    fn products(&self, block: &Segment, groups: Range<usize>, out: &mut [Lanes]) -> usize {
         let (part, first) = self.locate(groups.start);
         let n_rows = block.rows.len();
         // Several tiles take turns with one row group, which stays in the first cache.
-        let most = if n_rows > TILE { 1 } else { RUN / n_rows };
+        let most = match part.layout() {
+            Layout::Quantised(_) if n_rows > TILE => 1,
+            _ => out.len() / n_rows,
+        };
         let n = groups.len().min(part.n_groups() - first).min(most);
         let weights = part.weights(block.matrix, first..first + n);
         let mut out = &mut out[..n * n_rows];
@@ -169,7 +185,7 @@ impl Job<'_> {
             }
             (Layout::Dense(format), _) => {
                 let n_in = self.w.shape()[2];
-                let x = &self.x.values[block.rows.start * n_in..block.rows.end * n_in];
+                let x = &self.x.tiles[block.rows.start * n_in..block.rows.end * n_in];
                 self.kernels.dot_dense(format, weights, x, out);
             }
             // Whoever calls `apply` brings a panel for quantised weights.
@@ -193,14 +209,20 @@ impl Job<'_> {
             // SAFETY: a row group's outputs of a row are written by the one task that has this group and block, and
             // groups and blocks do not overlap.
             let out = unsafe { self.out.part(row * self.width + outputs.start..row * self.width + outputs.end) };
-            if onto {
-                for (out, value) in out.iter_mut().zip(&*lanes) {
-                    *out += value;
-                }
-            } else {
-                out.copy_from_slice(&lanes[..out.len()]);
+            // Almost always all of a group's rows, which is a few instructions where the compiler knows it.
+            match <&mut Lanes>::try_from(&mut *out) {
+                Ok(out) => write(out, lanes, onto),
+                Err(_) => write(out, lanes, onto),
             }
         }
+    }
+}
+
+/// Writes as many of `values` as `out` has, or adds them to what is there.
+#[inline(always)]
+fn write(out: &mut [f32], values: &Lanes, onto: bool) {
+    for (out, value) in out.iter_mut().zip(values) {
+        *out = if onto { *out + value } else { *value };
     }
 }
 

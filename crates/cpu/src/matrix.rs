@@ -204,8 +204,18 @@ fn in_memory(pool: &Pool, source: &WeightSource, groups: &Groups) -> Result<Stor
     if source.orientation() == Orientation::Packed && bytes.as_ptr().addr().is_multiple_of(LINE) {
         return Ok(Store::Mapped(bytes.clone()));
     }
-    let mut out = room(groups.matrix_bytes * source.shape()[0])?;
-    Job { stored: Stored::of(source), groups }.run(pool, &mut out);
+    let [n_matrices, n_out, n_in] = source.shape();
+    let mut out = room(groups.matrix_bytes * n_matrices)?;
+    for matrix in 0..n_matrices {
+        let stored = source.matrix_range(matrix).and_then(|range| bytes.slice(range));
+        let stored = stored.ok_or(OpError::Index { op: "matrix", index: matrix, len: n_matrices })?;
+        let shape = [1, n_out, n_in];
+        let job = Stored { bytes: &stored, format: source.format(), orientation: source.orientation(), shape };
+        let out = &mut out[matrix * groups.matrix_bytes..][..groups.matrix_bytes];
+        Job { stored: job, groups }.run(pool, out);
+        // The packed copy takes their place.
+        stored.release();
+    }
     Ok(Store::Owned(out))
 }
 

@@ -4,6 +4,7 @@
 //! pass through the very [`Arena`] that a step's do, in the same order, and every op is written down with what it reads
 //! and multiplies. Nothing is computed, so a model far larger than memory takes milliseconds.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -24,6 +25,8 @@ pub struct Outline {
     host: AtomicUsize,
     log: Mutex<Vec<Op>>,
     weights: Mutex<Weights>,
+    /// As in [`Cpu`](crate::Cpu).
+    quantised_widths: Mutex<BTreeSet<usize>>,
 }
 
 /// What was made of weights so far.
@@ -301,6 +304,7 @@ impl Outline {
         if w.has_quantised() {
             x.panel.get_or_init(|| self.panel(x.n_rows, x.width));
         }
+        let _tiles = (w.has_dense() && x.n_rows > 1).then(|| self.values(x.n_rows, x.width));
         self.linear_parts(w, x.n_rows, 1.0, false);
         Ok(())
     }
@@ -344,6 +348,9 @@ impl Device for Outline {
             matrix.shape[1] += n_out;
             matrix.size_bytes += size_bytes;
             matrix.stored_bytes += part.size_bytes();
+        }
+        if matrix.has_quantised() && n_matrices == 1 {
+            self.quantised_widths.lock().unwrap_or_else(PoisonError::into_inner).insert(n_in);
         }
         let mut made = self.made();
         made.packed += matrix.size_bytes;
@@ -473,7 +480,12 @@ impl Device for Outline {
         if width == 0 || !x.width.is_multiple_of(width) {
             return Err(OpError::shape("rms_norm", format!("{width} does not divide a row of {}", x.width)));
         }
-        Ok(self.values(x.n_rows, x.width))
+        let normed = self.values(x.n_rows, x.width);
+        let widths = self.quantised_widths.lock().unwrap_or_else(PoisonError::into_inner);
+        if width == x.width && widths.contains(&width) {
+            normed.panel.get_or_init(|| self.panel(x.n_rows, x.width));
+        }
+        Ok(normed)
     }
 
     fn layer_norm(&self, x: &OutlinedTensor, _: &usize, _: &usize, _: f32) -> Result<OutlinedTensor, OpError> {
@@ -547,7 +559,7 @@ impl Device for Outline {
         check("experts_swiglu", "the number of experts", n_matrices, routing.n_experts)?;
         let n_sent = routing.n_sent();
         let _panel = w.has_quantised().then(|| self.panel(n_sent, n_in));
-        let _sent = w.has_dense().then(|| self.values(n_sent, n_in));
+        let _tiles = w.has_dense().then(|| self.values(n_sent, n_in));
         self.linear_parts(w, n_sent, routing.n_read(), true);
         if w.pairs_up() {
             return Ok(self.room(n_sent, n_out / 2));
@@ -567,6 +579,7 @@ impl Device for Outline {
         check("experts", "the number of experts", n_matrices, routing.n_experts)?;
         check("experts", "the number of rows", x.n_rows, routing.n_sent())?;
         let _panel = w.has_quantised().then(|| self.panel(x.n_rows, n_in));
+        let _tiles = w.has_dense().then(|| self.values(x.n_rows, n_in));
         let out = self.room(x.n_rows, n_out);
         self.linear_parts(w, x.n_rows, routing.n_read(), true);
         Ok(out)

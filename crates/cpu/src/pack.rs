@@ -1,7 +1,7 @@
 //! From stored rows to packed row groups.
 
 use tensor::quant::Kind;
-use tensor::{Format, Orientation, WeightSource};
+use tensor::{Format, Orientation};
 
 use crate::kernels::{Dense, ROWS};
 use crate::matrix::{Groups, Layout};
@@ -23,11 +23,6 @@ pub(crate) struct Stored<'a> {
 }
 
 impl<'a> Stored<'a> {
-    pub(crate) fn of(source: &'a WeightSource) -> Self {
-        let (format, orientation) = (source.format(), source.orientation());
-        Self { bytes: source.bytes(), format, orientation, shape: source.shape() }
-    }
-
     /// The bytes of one output's row, where rows are stored one after another.
     fn row(&self, matrix: usize, out: usize) -> &'a [u8] {
         let [_, n_out, n_in] = self.shape;

@@ -13,7 +13,8 @@ use crate::packing::{BLOCK, Head, Packing, with_packing};
 use crate::panel::{SUMS_SHIFT, Tile};
 use crate::simd::{Simd, Work, with_columns};
 
-/// How far ahead of few columns' products weights are asked for, in bytes.
+/// How far ahead of few columns' products weights are asked for, in bytes. Of many columns' products the next row
+/// group's are: this one's stay in the first-level cache while all columns go through.
 const PREFETCH: usize = 2048;
 
 /// The products of every row group with every column of `tile`: `out` is `[n_groups][width]`.
@@ -100,6 +101,7 @@ unsafe fn columns<S: Simd, P: Packing, const N: usize, const R: usize>(
     out: &mut [Lanes],
 ) {
     let width = tile.width;
+    let ahead = P::bytes(n_blocks * BLOCK).filter(|_| N > 2).unwrap_or(PREFETCH);
     // Where the set's bytes are unsigned, signed ones come with a shift of their own.
     let shift = if P::BITS == 8 { S::BYTE_SHIFT } else { P::SHIFT };
     // SAFETY: all offsets stay inside of what `check` found; `N` columns are there by this function's contract.
@@ -111,10 +113,11 @@ unsafe fn columns<S: Simd, P: Packing, const N: usize, const R: usize>(
         for block in 0..n_blocks {
             let body = weights.add(block * P::BODY);
             let first_group = block % P::Head::BLOCKS * P::GROUPS;
-            if R * S::LANES == ROWS && N <= 2 {
+            if row == 0 {
                 for line in (0..P::BODY).step_by(64) {
-                    S::prefetch(body.wrapping_add(PREFETCH + line));
+                    S::prefetch(body.wrapping_add(ahead + line));
                 }
+                S::prefetch(head.wrapping_add(ahead));
             }
             for g in 0..P::GROUPS {
                 for r in 0..R {
@@ -123,9 +126,7 @@ unsafe fn columns<S: Simd, P: Packing, const N: usize, const R: usize>(
                     let mut products = [S::begin(); N];
                     for half in if P::HALVES { g..g + 1 } else { 0..2 } {
                         let w = P::pieces::<S>(body, half, row);
-                        for n in 0..N {
-                            products[n] = S::dot(products[n], w, q.add(n * BLOCK + BLOCK / 2 * half), P::BITS);
-                        }
+                        S::dots(&mut products, w, q.add(BLOCK / 2 * half), P::BITS);
                     }
                     for n in 0..N {
                         let start =

@@ -151,7 +151,8 @@ pub(crate) unsafe fn multiply_f32<S: Simd>() -> usize {
         let mut sums = [S::splat(0.0); CHAINS];
         for _ in 0..ROUNDS {
             for sum in &mut sums {
-                *sum = S::fma(*sum, a, b);
+                // The sum is the addend, which some sets' instruction overwrites: anywhere else it would be copied.
+                *sum = S::fma(a, b, *sum);
             }
         }
         std::hint::black_box(sums);

@@ -27,6 +27,7 @@ fn both<A: Copy, B: Copy, C>(a: [A; ROWS], b: [B; ROWS], f: impl Fn(A, B) -> C) 
 impl Simd for Scalar {
     const LANES: usize = ROWS;
     const COLUMNS: usize = 2;
+    const DENSE_COLUMNS: usize = 2;
     const BYTE_SHIFT: u32 = 0;
 
     type F32 = [f32; ROWS];

@@ -1,5 +1,7 @@
 //! What an instruction set offers to kernels.
 
+use crate::packing::BLOCK;
+
 /// Work that is written over [`Simd`].
 pub(crate) trait Work {
     /// Does it. `#[inline(always)]`, so that it becomes part of [`Simd::call`].
@@ -43,6 +45,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     const LANES: usize;
     /// Columns whose sums the registers hold at once, at most [`TILE`](crate::kernels::TILE).
     const COLUMNS: usize;
+    /// Columns of unquantised products whose sums the registers hold at once, each for all rows of a row group; divides
+    /// [`DENSE_BLOCK`](crate::linear::DENSE_ROWS).
+    const DENSE_COLUMNS: usize;
     /// [`dot`](Self::dot) of signed bytes leaves out 2 to the power of this times the sum of `x`; 0 if it is exact.
     const BYTE_SHIFT: u32;
 
@@ -106,6 +111,14 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// at `x` lie in −127…127. At most two calls between [`begin`](Self::begin) and [`end`](Self::end), with the same
     /// `bits`.
     unsafe fn dot(products: Self::Products, w: [Self::Bytes; 4], x: *const i8, bits: u32) -> Self::Products;
+    /// [`dot`](Self::dot) for `N` columns, each [`BLOCK`] integers after the one before.
+    #[inline(always)]
+    unsafe fn dots<const N: usize>(products: &mut [Self::Products; N], w: [Self::Bytes; 4], x: *const i8, bits: u32) {
+        for (n, products) in products.iter_mut().enumerate() {
+            // SAFETY: the caller's.
+            *products = unsafe { Self::dot(*products, w, x.add(n * BLOCK), bits) };
+        }
+    }
     /// `start` plus the sum of all products.
     unsafe fn end(products: Self::Products, start: Self::I32, bits: u32) -> Self::I32;
 }

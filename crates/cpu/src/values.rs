@@ -50,6 +50,11 @@ impl Tensor {
         Self { values: Arc::new(values), width, panel: Arc::default() }
     }
 
+    /// Rows that are in eight bits already.
+    pub(crate) fn with_panel(values: Values, width: usize, panel: Lease<Panel>) -> Self {
+        Self { values: Arc::new(values), width, panel: Arc::new(OnceLock::from(panel)) }
+    }
+
     /// The same values in rows of `width`.
     pub(crate) fn with_width(self, width: usize) -> Self {
         if width == self.width { self } else { Self { width, panel: Arc::default(), ..self } }

@@ -141,6 +141,9 @@ impl Op {
                     assert!(same(&fused, &dev.download(&dev.swiglu(&y)?)), "swiglu in the epilogue");
                     out.extend(fused);
                 }
+                // Whole rows that such a map reads are rounded in the same pass as they are normalised.
+                let normed = dev.rms_norm(&x, None, parts[0].shape()[2], 1e-5)?;
+                out.extend([dev.download(&normed), dev.download(&dev.linear(&w, None, &normed)?)].concat());
                 return Ok(out);
             }
             Self::RmsNorm { x, row, width, gain } => {
@@ -218,7 +221,7 @@ impl Bench {
     fn new() -> Self {
         println!("seed {SEED:#x}, detected {:?}", Isa::detect());
         let mut devices = Vec::new();
-        for isa in Isa::ALL.into_iter().filter(|isa| *isa <= Isa::detect()) {
+        for isa in Isa::ALL.iter().copied().filter(|isa| *isa <= Isa::detect()) {
             for threads in 1..=3 {
                 let cpu = Cpu::new(CpuOptions { threads: NonZeroUsize::new(threads), isa: Some(isa) });
                 assert_eq!((cpu.isa(), cpu.threads()), (isa, threads));
@@ -298,6 +301,19 @@ fn long_steps_go_through_linear_in_blocks() {
             let parts = vec![numbers.source(format, orientation, [1, 19, n_in])];
             let op = Op::Linear { parts, bias: None, x: numbers.values(n_rows * n_in) };
             bench.check(&format!("{} {orientation:?} × {n_rows}", format.name()), &op);
+        }
+    }
+}
+
+#[test]
+fn wide_and_long_steps_go_through_unquantised_weights_in_chunks() {
+    let (mut bench, mut numbers) = (Bench::new(), Numbers(SEED));
+    for format in [Format::F32, Format::F16, Format::BF16] {
+        for (n_in, n_rows) in [(256, 9), (272, 13), (521, 1), (521, 6), (700, 7), (40, 245), (270, 253)] {
+            let parts = [70, 26].map(|n| numbers.source(format, Orientation::OutIn, [1, n, n_in]));
+            let bias = Some(numbers.values(96));
+            let op = Op::Linear { parts: parts.into(), bias, x: numbers.values(n_rows * n_in) };
+            bench.check(&format!("{} [96, {n_in}] × {n_rows}", format.name()), &op);
         }
     }
 }

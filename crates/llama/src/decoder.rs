@@ -18,6 +18,7 @@ pub struct Decoder<D: Device> {
     temperature: Option<Temperature>,
     chunk: Option<NonZeroUsize>,
     vocab_size: usize,
+    width: usize,
     frequencies: Frequencies,
     embeddings: D::Table,
     layers: Vec<Layer<D>>,
@@ -112,6 +113,7 @@ impl<D: Device> Decoder<D> {
             temperature: text.temperature.clone(),
             chunk: text.layers.iter().find_map(|layer| layer.chunk),
             vocab_size: text.vocab_size,
+            width: text.hidden_size,
             frequencies: Frequencies::new(&text.rope, text.pairing, text.head_len, divisors),
             embeddings,
             layers,
@@ -123,6 +125,11 @@ impl<D: Device> Decoder<D> {
     /// The length of the chunks that most layers see, if there are any.
     pub fn chunk(&self) -> Option<NonZeroUsize> {
         self.chunk
+    }
+
+    /// Width of the residual stream, D.
+    pub fn width(&self) -> usize {
+        self.width
     }
 
     /// Tokens that logits are for.
@@ -180,6 +187,30 @@ impl<D: Device> Decoder<D> {
         batch: &Batch<'_, D::Tensor>,
         probe: &mut impl Probe<D>,
     ) -> Result<Option<D::Tensor>, LlamaError> {
+        let x = self.layers(dev, cache, batch, probe)?;
+        let wanted: Vec<usize> = (0..batch.rows.len()).filter(|i| batch.rows[*i].wants_logits).collect();
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        let x = self.hidden(dev, &x, &wanted)?;
+        probe.see(dev, Site::FinalNorm, &x);
+        let logits = self.logits(dev, &x)?;
+        probe.see(dev, Site::Logits, &logits);
+        Ok(Some(logits))
+    }
+
+    /// The first part of [`forward`](Self::forward): stores the rows' keys and values and returns the residual stream
+    /// after the last layer, `[T, D]`.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn layers(
+        &self,
+        dev: &D,
+        cache: &mut Cache<D>,
+        batch: &Batch<'_, D::Tensor>,
+        probe: &mut impl Probe<D>,
+    ) -> Result<D::Tensor, LlamaError> {
         let step = self.step(batch)?;
         let mut x = embed(dev, &self.embeddings, batch)?;
         probe.see(dev, Site::Embeds, &x);
@@ -199,16 +230,25 @@ impl<D: Device> Decoder<D> {
             x = weights.ffn.outer(dev, x, &inner)?;
             probe.see(dev, Site::Layer(i), &x);
         }
-        let wanted: Vec<usize> = (0..batch.rows.len()).filter(|i| batch.rows[*i].wants_logits).collect();
-        if wanted.is_empty() {
-            return Ok(None);
-        }
-        let x = dev.rows(&x, &wanted)?;
-        let x = dev.rms_norm(&x, Some(&self.norm), dev.shape(&x)[1], self.eps)?;
-        probe.see(dev, Site::FinalNorm, &x);
-        let logits = dev.linear(&self.output, None, &x)?;
-        probe.see(dev, Site::Logits, &logits);
-        Ok(Some(logits))
+        Ok(x)
+    }
+
+    /// The final hidden states of the rows `wanted` of what [`layers`](Self::layers) returned: after the last norm,
+    /// `[_, D]`.
+    ///
+    /// # Errors
+    /// [`LlamaError::Op`] for a row that is not there.
+    pub fn hidden(&self, dev: &D, x: &D::Tensor, wanted: &[usize]) -> Result<D::Tensor, LlamaError> {
+        let x = dev.rows(x, wanted)?;
+        Ok(dev.rms_norm(&x, Some(&self.norm), dev.shape(&x)[1], self.eps)?)
+    }
+
+    /// Logits of final [hidden](Self::hidden) states, `[_, V]`.
+    ///
+    /// # Errors
+    /// [`LlamaError::Op`] if they are not of the model's width.
+    pub fn logits(&self, dev: &D, hidden: &D::Tensor) -> Result<D::Tensor, LlamaError> {
+        Ok(dev.linear(&self.output, None, hidden)?)
     }
 
     /// Stores the rows' keys and values and returns what their heads gather, `[T, H·C]`.

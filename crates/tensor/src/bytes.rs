@@ -17,6 +17,9 @@ pub trait Owner: Send + Sync {
     /// # Errors
     /// [`ReadError`] if they are not there any more.
     fn read(&self, range: Range<usize>, buffer: &mut [u8]) -> Result<usize, ReadError>;
+
+    /// Nobody will look at those of `range` soon; see [`Bytes::release`].
+    fn release(&self, _range: Range<usize>) {}
 }
 
 /// Bytes that were there when a file was opened could not be read.
@@ -87,6 +90,12 @@ impl Bytes {
         let absolute = self.absolute(&range);
         assert!(absolute.is_some() && buffer.len() >= Self::room(range.len()), "{range:?} of {} bytes", self.len());
         self.owner.read(absolute.unwrap_or(0..0), buffer)
+    }
+
+    /// Says that these bytes will not be looked at soon. The pages of a mapped file leave this process's memory and stay
+    /// in the system's cache; whoever looks at them after all finds them there.
+    pub fn release(&self) {
+        self.owner.release(self.range.clone());
     }
 
     /// How long a buffer has to be for [`read`](Self::read) of `len` bytes, whole blocks around them included.

@@ -201,12 +201,12 @@ def log_softmax(x):
     return x - numpy.log(numpy.exp(x).sum())
 
 
-def windows(ids):
-    """The text as equal windows."""
-    wanted = N_WINDOWS * WINDOW_TOKENS
+def windows(ids, n=N_WINDOWS):
+    """The beginning of the text as `n` equal windows."""
+    wanted = n * WINDOW_TOKENS
     if len(ids) < wanted:
         raise Failure(f"the text has {len(ids)} tokens; {wanted} are needed")
-    return [ids[i * WINDOW_TOKENS:(i + 1) * WINDOW_TOKENS] for i in range(N_WINDOWS)]
+    return [ids[i * WINDOW_TOKENS:(i + 1) * WINDOW_TOKENS] for i in range(n)]
 
 
 def check_tokens(report, puna, peer, model):

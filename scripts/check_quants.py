@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Compares the quantised files of `puna quantize` with llama.cpp, one line a format; exit status 1 if one fails.
 
-usage: python scripts/check_quants.py [--puna target/release/puna] [--formats q4_0,q4_k_m] [--allow-offline] [--text FILE]
+usage: python scripts/check_quants.py [--puna target/release/puna] [--formats q4_0,q4_k_m] [--allow-offline]
+       [--text FILE] [--windows N]
 
 The model is that of check_peers.py, dequantised to f32; what is fetched is what check_peers.py fetches.  Of each format
 there are two files: ours, and one of the same formats tensor by tensor whose blocks llama.cpp's encoder made of the same
@@ -19,7 +20,7 @@ import shutil
 import sys
 import tempfile
 
-from check_peers import ROOT, Failure, Puna, Report, fetch, windows
+from check_peers import N_WINDOWS, ROOT, Failure, Puna, Report, fetch, windows
 
 FORMATS = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k", "q5_k", "q6_k", "q4_k_m", "bf16")
 MAX_CHANGE = 5e-3
@@ -144,7 +145,7 @@ def run(args, source):
     with tempfile.TemporaryDirectory() as folder:
         puna = Puna(args.puna, pathlib.Path(folder))
         peer = LlamaCpp(source)
-        text = windows(peer.tokenize(args.text.read_text(encoding="utf-8")))
+        text = windows(peer.tokenize(args.text.read_text(encoding="utf-8")), args.windows)
         peer.close()
         models = Models(puna, text, source, pathlib.Path(folder))
         for name in args.formats:
@@ -163,6 +164,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--puna", type=pathlib.Path, default=ROOT / "target/release/puna")
     parser.add_argument("--text", type=pathlib.Path, default=ROOT / "tests/data/prose.txt", help="prose to score")
+    parser.add_argument("--windows", type=int, default=N_WINDOWS, help="windows of 1,024 tokens of it")
     parser.add_argument("--formats", type=lambda names: names.split(","), default=FORMATS, help="of `puna quantize --to`")
     parser.add_argument("--table", action="store_true", help="also print a table in Markdown")
     parser.add_argument("--allow-offline", action="store_true", help="do not fail where the registry does not answer")

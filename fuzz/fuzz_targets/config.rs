@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use formats::{GenerationConfig, ModelConfig, PreprocessorConfig};
+use formats::{GenerationConfig, ModelConfig, PreprocessorConfig, ReasoningConfig};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let file = Path::new("fuzz.json");
@@ -11,5 +11,6 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         config.parameters();
     }
     let _ = GenerationConfig::parse(file, data);
+    let _ = ReasoningConfig::parse(file, data);
     let _ = PreprocessorConfig::parse(file, data);
 });

@@ -19,7 +19,7 @@ mod mmap;
 mod stored;
 
 pub use checkpoint::{Checkpoint, Kind, TokenizerFiles};
-pub use config::{GenerationConfig, ModelConfig, PreprocessorConfig};
+pub use config::{GenerationConfig, ModelConfig, PreprocessorConfig, ReasoningConfig};
 pub use error::FormatError;
 pub use gguf::Gguf;
 pub use mmap::map_file;

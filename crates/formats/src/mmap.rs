@@ -1,4 +1,4 @@
-//! Mapping a file: the one unsafe function of this crate. Reading parts of it past the mapping.
+//! Mapping a file and letting go of parts: the two unsafe functions of this crate. Reading parts past the mapping.
 
 use std::fs::File;
 use std::ops::Range;
@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use memmap2::Mmap;
+#[cfg(target_os = "linux")]
+use memmap2::UncheckedAdvice;
 use tensor::{Bytes, Owner, READ_ALIGN, ReadError};
 
 use crate::FormatError;
@@ -34,6 +36,10 @@ pub fn map_file(path: &Path) -> Result<Bytes, FormatError> {
     let map = unsafe { Mmap::map(&file) }.map_err(|e| FormatError::io(path, e))?;
     Ok(Bytes::of(MappedFile { map, file, path: path.into(), reads: AtomicU8::new(UNTRIED) }))
 }
+
+/// Bytes that Linux maps around the one that was looked at, its default.
+#[cfg(target_os = "linux")]
+const LOOK_AROUND: usize = 1 << 16;
 
 /// Direct I/O was not asked for yet, works, or is refused by the file system.
 const UNTRIED: u8 = 0;
@@ -75,6 +81,21 @@ impl Owner for MappedFile {
             }
         }
         Ok(range.start - begin)
+    }
+
+    #[cfg(target_os = "linux")]
+    #[allow(unsafe_code)]
+    fn release(&self, range: Range<usize>) {
+        // A look at a byte maps the pages around it too, and those have to go as well.
+        let begin = range.start / LOOK_AROUND * LOOK_AROUND;
+        let len = range.end.next_multiple_of(LOOK_AROUND).min(self.map.len()) - begin;
+        if !range.is_empty() {
+            // SAFETY: the mapping is read-only and of a file, so no page differs from the file; one that is looked at
+            // again is mapped again.
+            let advised = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, begin, len) };
+            // Refused, for larger pages or locked ones: they stay, which is as good.
+            let _ = advised;
+        }
     }
 }
 
@@ -126,6 +147,21 @@ mod tests {
     fn aligned(held: &mut [u8]) -> &mut [u8] {
         let at = held.as_ptr().align_offset(READ_ALIGN);
         &mut held[at..]
+    }
+
+    #[test]
+    fn released_bytes_are_there_when_they_are_looked_at_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights");
+        let content: Vec<u8> = (0..100_000u32).map(|i| u8::try_from(i % 251).unwrap()).collect();
+        std::fs::write(&path, &content).unwrap();
+        let bytes = map_file(&path).unwrap();
+        for range in [0..0, 0..100_000, 5000..5001, 4000..9000, 8192..12_288, 99_000..100_000] {
+            let part = bytes.slice(range.clone()).unwrap();
+            part.release();
+            assert_eq!(part[..], content[range]);
+        }
+        assert_eq!(bytes[..], content[..]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::Path;
 use formats::config::{
     Architecture, Ffn, ImageTokens, LayerConfig, ModelConfig, Rope, RopeScaling, Temperature, VisionConfig,
 };
-use formats::{FormatError, GenerationConfig, PreprocessorConfig};
+use formats::{FormatError, GenerationConfig, PreprocessorConfig, ReasoningConfig};
 use tensor::Pairing;
 
 fn parse(json: &str) -> Result<ModelConfig, FormatError> {
@@ -291,6 +291,34 @@ fn generation_settings_are_all_optional() {
     assert_eq!(published.eos, [200_001, 200_007, 200_008]);
     assert_eq!(parse(r#"{"eos_token_id":2}"#).unwrap().eos, [2]);
     assert_eq!(parse(r#"{"top_p":1.5}"#).unwrap_err().field(), Some("top_p"));
+}
+
+#[test]
+fn markers_of_thoughts_have_defaults_and_are_written_as_they_were_read() {
+    let parse = |json: &str| ReasoningConfig::parse(Path::new("reasoning_config.json"), json.as_bytes());
+    assert_eq!(parse("{}").unwrap(), ReasoningConfig::default());
+    assert_eq!(parse(r#"{"default":"auto"}"#).unwrap(), ReasoningConfig::default());
+    let own = parse(
+        r#"{"start":"<think>","end":"</think>","default":"off","prefill_start":false,"implicit_end":[],
+        "budget_message":"","extend_message":"Hm","efforts":{"none":0,"low":7,"max":-1,"unknown":{"a":[]}}}"#,
+    )
+    .unwrap();
+    let efforts = [("low".to_owned(), Some(7)), ("max".to_owned(), None)];
+    let expected = ReasoningConfig {
+        start: "<think>".into(),
+        end: "</think>".into(),
+        is_on: false,
+        prefill_start: false,
+        implicit_end: Vec::new(),
+        budget_message: String::new(),
+        extend_message: "Hm".into(),
+        efforts: efforts.into(),
+    };
+    assert_eq!(own, expected);
+    for config in [own, ReasoningConfig::default()] {
+        assert_eq!(parse(&config.to_json()).unwrap(), config);
+    }
+    assert_eq!(parse(r#"{"efforts":{"low":-2}}"#).unwrap_err().field(), Some("efforts.low"));
 }
 
 #[test]

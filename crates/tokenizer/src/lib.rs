@@ -26,7 +26,10 @@ mod to_gguf;
 mod tokenizer;
 mod vocabulary;
 
-pub use chat::{ChatFormat, ChatTemplate, Llama4Chat, Message, Part, Role, ToolCall, ToolPlacement};
+pub use chat::{
+    ChatFormat, ChatTemplate, Ending, Llama4Chat, Message, Part, Role, ThinkingVariables, ToolCall, ToolPlacement,
+    forget_thoughts,
+};
 pub use error::{ChatError, TokenizerError};
 pub use gguf::GgufVocabulary;
 pub use image::{ImageIds, image_block};

@@ -44,6 +44,11 @@ impl Utf8Stream {
         text
     }
 
+    /// Whether a character has begun that is not complete.
+    pub fn is_torn(&self) -> bool {
+        !self.torn.is_empty()
+    }
+
     /// Ends the stream: U+FFFD if a character was left incomplete, else nothing.
     pub fn flush(&mut self) -> String {
         match std::mem::take(&mut self.torn).is_empty() {

@@ -5,8 +5,8 @@ mod common;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokenizer::{
-    ChatError, ChatFormat, ChatTemplate, Llama4Chat, Message, Part, Piece, Role, Segment, Tokenizer, ToolCall,
-    ToolPlacement, encode_segments,
+    ChatError, ChatFormat, ChatTemplate, Ending, Llama4Chat, Message, Part, Piece, Role, Segment, ThinkingVariables,
+    Tokenizer, ToolCall, ToolPlacement, encode_segments, forget_thoughts,
 };
 
 /// The prompt as one text, control tokens and images spelled.
@@ -65,7 +65,7 @@ fn llama_4_renders_as_transformers_does() {
         ("calls and results", e, None, FirstUserMessage, 376, "f519e5280f46df0f"),
     ] {
         let (tokenizer, chat) = llama4(placement);
-        let segments = chat.render(&messages, tools.as_deref(), true).expect("the format can say this");
+        let segments = chat.render(&messages, tools.as_deref(), Ending::Answer(None)).expect("the format can say this");
         let prompt = spell(&tokenizer, &segments);
         let digest: String = Sha256::digest(&prompt).iter().take(8).map(|b| format!("{b:02x}")).collect();
         assert_eq!((prompt.len(), digest.as_str()), (len, hash), "{name}: {prompt}");
@@ -76,7 +76,10 @@ fn llama_4_renders_as_transformers_does() {
 fn an_empty_list_of_tools_is_none() {
     let (_, chat) = llama4(ToolPlacement::FirstUserMessage);
     let messages = [text(Role::System, "s"), text(Role::User, " u ")];
-    assert_eq!(chat.render(&messages, Some(&[]), true), chat.render(&messages, None, true));
+    assert_eq!(
+        chat.render(&messages, Some(&[]), Ending::Answer(None)),
+        chat.render(&messages, None, Ending::Answer(None))
+    );
 }
 
 #[test]
@@ -85,7 +88,7 @@ fn images_stay_images_beside_tools_and_are_numbered_through() {
     let first =
         Message::new(Role::User, vec![Part::Image, Part::Text(" a".into()), Part::Text("b ".into()), Part::Image]);
     let second = Message::new(Role::User, vec![Part::Text(" c ".into()), Part::Image]);
-    let segments = chat.render(&[first, second], Some(&tools()), false).expect("the format can say this");
+    let segments = chat.render(&[first, second], Some(&tools()), Ending::Message).expect("the format can say this");
     let prompt = spell(&tokenizer, &segments);
     assert!(
         prompt.ends_with("}\n\n<|image|> ab <|image|><|eot|><|header_start|>user<|header_end|>\n\n c <|image|><|eot|>")
@@ -93,6 +96,62 @@ fn images_stay_images_beside_tools_and_are_numbered_through() {
     let images: Vec<usize> =
         segments.iter().filter_map(|s| if let Segment::Image(n) = s { Some(*n) } else { None }).collect();
     assert_eq!(images, [0, 1, 2]);
+}
+
+/// A conversation with a thought in each of the assistant's turns, the last of which calls a tool.
+fn thoughtful() -> Vec<Message> {
+    let thought = |text: &str, content: Vec<Part>| Message {
+        reasoning: Some(text.into()),
+        ..Message::new(Role::Assistant, content)
+    };
+    let calling = thought("look", Vec::new());
+    vec![
+        text(Role::User, "a <|reasoning_thinking_start|>"),
+        thought("old", vec![Part::Text("b".into())]),
+        text(Role::User, "c"),
+        Message { tool_calls: vec![call("g", json!({}))], ..calling },
+        text(Role::Tool, "12"),
+    ]
+}
+
+#[test]
+fn thoughts_stand_between_their_markers_in_the_chain_after_the_last_user_message() {
+    let (tokenizer, ChatFormat::Llama4(chat)) = llama4(ToolPlacement::FirstUserMessage) else { panic!("a format") };
+    let marker = |name: &str| vec![tokenizer.control(name).expect("a reserved token")];
+    let [start, end] = ["<|reasoning_thinking_start|>", "<|reasoning_thinking_end|>"].map(marker);
+    let (start_id, plain) = (start[0], ChatFormat::Llama4(chat.clone()));
+    let chat = ChatFormat::Llama4(chat.with_markers(start, end));
+    let render = |chat: &ChatFormat, messages: &[Message]| {
+        let segments = chat.render(messages, None, Ending::Answer(None)).expect("the format can say this");
+        let n = segments.iter().filter(|segment| **segment == Segment::Control(start_id)).count();
+        (spell(&tokenizer, &segments), n)
+    };
+    let mut messages = thoughtful();
+    let (all, n) = render(&chat, &messages);
+    assert!(all.contains("\n\n<|reasoning_thinking_start|>old<|reasoning_thinking_end|>b<|eot|>"), "{all}");
+    // What the user wrote is spelled alike and is none.
+    assert_eq!(n, 2);
+    forget_thoughts(&mut messages);
+    let (kept, n) = render(&chat, &messages);
+    assert!(kept.contains("<|header_end|>\n\nb<|eot|>") && !kept.contains("old"), "{kept}");
+    let calling = "<|reasoning_thinking_start|>look<|reasoning_thinking_end|><|python_start|><|python_end|>";
+    assert!(kept.contains(calling) && n == 1, "{kept}");
+    assert_eq!(render(&plain, &messages).1, 0, "a model that does not think");
+}
+
+#[test]
+fn a_template_is_told_of_thinking_and_shown_thoughts() {
+    let source = "{% for m in messages %}{{ m.role }}[{{ m.reasoning_content }}]{% endfor %}\
+        {% if enable_thinking is defined %}{{ enable_thinking }} {{ thinking }} {{ reasoning_effort }}{% endif %}";
+    let (tokenizer, chat) = template(source);
+    let written = |ending| {
+        let segments = chat.render(&thoughtful(), None, ending).expect("the template takes this");
+        spell(&tokenizer, &segments)
+    };
+    let conversation = "user[]assistant[old]user[]assistant[look]tool[]";
+    assert_eq!(written(Ending::Answer(None)), conversation);
+    let thinking = ThinkingVariables { is_on: true, effort: Some("low") };
+    assert_eq!(written(Ending::Answer(Some(thinking))), format!("{conversation}True True low"));
 }
 
 #[test]
@@ -109,7 +168,7 @@ fn what_the_format_cannot_say_is_refused() {
             "a tool result is text or one JSON value; put an image in a user message",
         ),
     ] {
-        let refused = chat.render(&messages, tools.as_deref(), true);
+        let refused = chat.render(&messages, tools.as_deref(), Ending::Answer(None));
         assert_eq!(refused, Err(ChatError::Conversation { why: why.into() }));
     }
     let tokenizer = Tokenizer::from_gguf(common::sentence_piece()).expect("the vocabulary is sound");
@@ -141,7 +200,7 @@ fn a_template_writes_control_and_the_conversation_stays_text() {
     let (tokenizer, chat) = template(CHATML);
     let id = |name: &str| Segment::Control(tokenizer.control(name).expect("a control token"));
     let messages = [text(Role::System, "  be <|eot|> brief\n"), text(Role::User, "")];
-    let segments = chat.render(&messages, None, true).expect("the template takes this");
+    let segments = chat.render(&messages, None, Ending::Answer(None)).expect("the template takes this");
     let expected = [
         id("<|begin_of_text|>"),
         id("<|header_start|>"),
@@ -168,18 +227,18 @@ fn a_template_writes_control_and_the_conversation_stays_text() {
 fn a_template_marks_images() {
     let (_, chat) = template(CHATML);
     let messages = [Message::new(Role::User, vec![Part::Image, Part::Text("x".into()), Part::Image])];
-    let segments = chat.render(&messages, None, false).expect("the template takes this");
+    let segments = chat.render(&messages, None, Ending::Message).expect("the template takes this");
     let images: Vec<&Segment> = segments.iter().filter(|s| matches!(s, Segment::Image(_))).collect();
     assert_eq!(images, [&Segment::Image(0), &Segment::Image(1)]);
     let (_, chat) = template("{% for m in messages %}{{ m.role }}{% endfor %}");
-    let refused = chat.render(&messages, None, false).expect_err("the template loses the images");
+    let refused = chat.render(&messages, None, Ending::Message).expect_err("the template loses the images");
     assert_eq!(refused.to_string(), "chat template: it wrote 0 of 2 images; the model may not take images");
 }
 
 /// What a template writes for a conversation, spelled.
 fn written(source: &str, messages: &[Message], tools: Option<&[Value]>) -> Result<String, String> {
     let (tokenizer, chat) = template(source);
-    chat.render(messages, tools, false).map(|s| spell(&tokenizer, &s)).map_err(|e| e.to_string())
+    chat.render(messages, tools, Ending::Message).map(|s| spell(&tokenizer, &s)).map_err(|e| e.to_string())
 }
 
 fn check(source: &str, content: &str, expected: &str) {
@@ -263,7 +322,7 @@ fn a_template_may_refuse_and_may_not_run_away() {
     ] {
         let tokenizer = common::ranks();
         let refused = ChatTemplate::new(source, &tokenizer)
-            .and_then(|template| ChatFormat::Template(Box::new(template)).render(&user, None, false));
+            .and_then(|template| ChatFormat::Template(Box::new(template)).render(&user, None, Ending::Message));
         let refused = refused.expect_err(source).to_string();
         assert!(refused.starts_with("chat template: ") && refused.contains(why), "{source}: {refused}");
     }

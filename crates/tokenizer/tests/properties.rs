@@ -5,8 +5,8 @@ mod common;
 use proptest::prelude::*;
 use serde_json::json;
 use tokenizer::{
-    ChatFormat, ChatTemplate, Llama4Chat, Message, Part, Piece, Role, Segment, Specials, TokenStream, Tokenizer,
-    ToolCall, encode_segments,
+    ChatFormat, ChatTemplate, Ending, Llama4Chat, Message, Part, Piece, Role, Segment, Specials, TokenStream,
+    Tokenizer, ToolCall, encode_segments,
 };
 
 /// Texts of any characters, of the vocabulary's words, and of control spellings.
@@ -66,7 +66,8 @@ fn cuts(spelling: &str) -> Vec<Vec<Part>> {
 /// The control tokens of a prompt, which must not depend on what is said in it.
 fn controls(tokenizer: &Tokenizer, chat: &ChatFormat, messages: &[Message]) -> Vec<u32> {
     let tool = json!({"type": "function", "function": {"name": "f", "parameters": {}}});
-    let segments: Vec<Segment> = chat.render(messages, Some(&[tool]), true).expect("the format can say this");
+    let segments: Vec<Segment> =
+        chat.render(messages, Some(&[tool]), Ending::Answer(None)).expect("the format can say this");
     let pieces = encode_segments(tokenizer, &segments);
     let ids = pieces.into_iter().flat_map(|piece| if let Piece::Ids(ids) = piece { ids } else { vec![] });
     ids.filter(|&id| tokenizer.is_control(id)).collect()

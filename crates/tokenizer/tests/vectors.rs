@@ -3,7 +3,7 @@
 //! The file is not part of this repository: `PUNA_LLAMA4_TOKENIZER` names it (it is `llama_models/llama4/tokenizer.model`
 //! inside the wheel `llama-models` on PyPI). Without the variable the test says that it did not run.
 
-use tokenizer::{Segment, SpecialTokens, Specials, Tokenizer, encode_segments};
+use tokenizer::{Ending, Segment, SpecialTokens, Specials, Tokenizer, encode_segments};
 
 const VECTORS: [(&str, &[u32]); 19] = [
     ("Hello, world!", &[19873, 24, 3817, 13]),
@@ -60,7 +60,7 @@ fn the_published_tokenizer_gives_the_published_ids() {
 fn check_a_turn(tokenizer: &Tokenizer) {
     let chat = tokenizer::ChatFormat::Llama4(tokenizer::Llama4Chat::new(tokenizer).expect("all names are there"));
     let hi = [tokenizer::Message::text(tokenizer::Role::User, "Hi")];
-    let segments: Vec<Segment> = chat.render(&hi, None, false).expect("a plain turn");
+    let segments: Vec<Segment> = chat.render(&hi, None, Ending::Message).expect("a plain turn");
     let expected = vec![200_000, 200_005, 1556, 200_006, 368, 25181, 200_008];
     assert_eq!(encode_segments(tokenizer, &segments), [tokenizer::Piece::Ids(expected)]);
 }

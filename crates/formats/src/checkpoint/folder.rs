@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::TokenizerFiles;
-use crate::config::{GenerationConfig, PreprocessorConfig, SIDECAR_LIMIT_BYTES};
+use crate::config::{GenerationConfig, PreprocessorConfig, ReasoningConfig, SIDECAR_LIMIT_BYTES};
 use crate::{FormatError, json};
 
 /// Most entries of a folder that are looked at.
@@ -96,6 +96,11 @@ impl Folder {
             None => Ok(GenerationConfig::default()),
             Some(file) => GenerationConfig::parse(&file, &json::read(&file, SIDECAR_LIMIT_BYTES)?),
         }
+    }
+
+    pub(super) fn reasoning(&self) -> Result<Option<ReasoningConfig>, FormatError> {
+        let Some(file) = self.find("reasoning_config.json")? else { return Ok(None) };
+        ReasoningConfig::parse(&file, &json::read(&file, SIDECAR_LIMIT_BYTES)?).map(Some)
     }
 
     /// Both kinds of processor files: the newer one has all settings, the older one those of images.

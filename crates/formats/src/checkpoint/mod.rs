@@ -7,11 +7,14 @@ mod split;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::config::{CONFIG_LIMIT_BYTES, GenerationConfig, ModelConfig, PreprocessorConfig};
+use crate::config::{CONFIG_LIMIT_BYTES, GenerationConfig, ModelConfig, PreprocessorConfig, ReasoningConfig};
 use crate::gguf::Metadata;
 use crate::{FormatError, Gguf, Tensor, json, map_file, safetensors};
 
 use folder::Folder;
+
+/// The metadata of a GGUF file in which [`ReasoningConfig`] stands, as JSON text.
+pub const REASONING_KEY: &str = "puna.reasoning_config";
 
 /// A model on disk: described and checked, its weights mapped.
 #[derive(Debug, Clone)]
@@ -26,6 +29,8 @@ pub struct Checkpoint {
     pub config: ModelConfig,
     /// How the makers suggest to sample; empty for GGUF.
     pub generation: GenerationConfig,
+    /// How the model marks its thoughts; `None` for one that was not trained to think.
+    pub reasoning: Option<ReasoningConfig>,
     /// How images become tiles, if the checkpoint says.
     pub preprocessor: Option<PreprocessorConfig>,
     /// The vision tower and projector of a GGUF model.
@@ -159,6 +164,7 @@ impl Checkpoint {
             tensors,
             config: ModelConfig::parse(config, &json::read(config, CONFIG_LIMIT_BYTES)?)?,
             generation: folder.generation()?,
+            reasoning: folder.reasoning()?,
             preprocessor: folder.preprocessor()?,
             projector: None,
             tokenizer: folder.tokenizer_files()?,
@@ -179,8 +185,11 @@ impl Checkpoint {
         if let Some(projector) = &projector {
             config = config.with_projector(&gguf, projector)?;
         }
+        let reasoning = gguf.metadata.find_str(REASONING_KEY)?;
+        let reasoning = reasoning.map(|json| ReasoningConfig::parse(file, json.as_bytes())).transpose()?;
         Ok(Self {
             path: path.into(),
+            reasoning,
             kind: Kind::Gguf(gguf.metadata),
             tensors: by_name(gguf.tensors),
             config,

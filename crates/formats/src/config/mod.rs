@@ -8,6 +8,7 @@ mod gguf;
 mod llama;
 mod llama4;
 mod parameters;
+mod reasoning;
 mod rope;
 mod sidecar;
 mod vision;
@@ -19,6 +20,7 @@ use crate::json::{self, Node, Section};
 use crate::{FormatError, Gguf};
 
 pub use parameters::Parameters;
+pub use reasoning::ReasoningConfig;
 pub use rope::{Rope, RopeScaling};
 pub(crate) use sidecar::SIDECAR_LIMIT_BYTES;
 pub use sidecar::{GenerationConfig, PreprocessorConfig};

@@ -255,6 +255,42 @@ pub fn broken_generations() -> Vec<Case> {
     cases
 }
 
+pub fn sound_reasoning() -> Case {
+    let json = r#"{"start":"<a>","end":"</a>","default":"auto","prefill_start":true,"implicit_end":["<b>"],"budget_message":"m","extend_message":"w","efforts":{"none":0,"low":7,"max":-1}}"#;
+    Case::new(Parser::Reasoning, "sound", json)
+}
+
+pub fn broken_reasonings() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |what: String, json: String| cases.push(Case::new(Parser::Reasoning, what, json));
+    let json = String::from_utf8(sound_reasoning().bytes).unwrap();
+    let long = |n: usize| format!("\"{}\"", "x".repeat(n));
+    let (marker, message) = (long(257), long(4097));
+    let many = format!("[{}]", vec!["\"x\""; 17].join(","));
+    for (keys, values) in [
+        (&["start", "end", "default", "budget_message", "extend_message"][..], &NOT_TEXTS[..4]),
+        (&["start", "end"], &["\"\"", &marker]),
+        (&["start"], &["\"</a>\""]),
+        (&["default"], &["\"no such thing\""]),
+        (&["prefill_start"], &NOT_FLAGS),
+        (&["implicit_end"], &["5", "{}", "[5]", "[null]", &many]),
+        (&["budget_message", "extend_message"], &[&message]),
+        (&["efforts"], &["5", "[]", "\"x\""]),
+        (&["low", "max"], &["-2", "1.5", "1e999", "\"1\"", "true", "[1]", "{}"]),
+    ] {
+        for key in keys {
+            for value in values {
+                add(format!("{key} is {value}"), replaced(&json, key, 0, value));
+            }
+        }
+    }
+    for len in (0..json.len()).step_by(5) {
+        add(format!("cut at {len}"), json[..len].into());
+    }
+    add_shapes(Parser::Reasoning, "start", &mut add);
+    cases
+}
+
 pub fn sound_preprocessor() -> Case {
     let json = r#"{"image_processor":{"size":{"height":56,"width":56},"max_patches":16,"resize_to_max_canvas":false,"rescale_factor":0.0039,"image_mean":[0.5,0.5,0.5],"image_std":[0.5,0.5,0.5],"resample":2,"do_resize":true,"do_rescale":true,"do_normalize":true},"patch_size":14,"pixel_shuffle_ratio":0.5}"#;
     Case::new(Parser::Preprocessor, "sound", json)

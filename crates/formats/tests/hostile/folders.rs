@@ -131,6 +131,7 @@ fn add_files(add: &mut dyn FnMut(&str, Make)) {
     folder("a config of 17 MiB", |f| write(f, "config.json", &" ".repeat(17 << 20)));
     folder("a bad generation config", |f| write(f, "generation_config.json", "{\"top_p\":7}"));
     folder("a generation config of 2 MiB", |f| write(f, "generation_config.json", &" ".repeat(2 << 20)));
+    folder("a bad reasoning config", |f| write(f, "reasoning_config.json", "{\"start\":7}"));
     folder("a bad preprocessor config", |f| write(f, "preprocessor_config.json", "{\"size\":7}"));
     folder("a bad processor config", |f| write(f, "processor_config.json", "{\"patch_size\":0}"));
     add("nothing there", Box::new(|f| f.join("absent")));

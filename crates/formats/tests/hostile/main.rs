@@ -12,7 +12,9 @@ mod tensors;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use formats::{Checkpoint, FormatError, GenerationConfig, Gguf, ModelConfig, PreprocessorConfig, safetensors};
+use formats::{
+    Checkpoint, FormatError, GenerationConfig, Gguf, ModelConfig, PreprocessorConfig, ReasoningConfig, safetensors,
+};
 use tensor::Bytes;
 
 /// Beyond the file's own size.
@@ -25,6 +27,7 @@ enum Parser {
     Gguf,
     Config,
     Generation,
+    Reasoning,
     Preprocessor,
 }
 
@@ -50,6 +53,7 @@ fn parse(parser: Parser, bytes: &Bytes) -> Result<(), FormatError> {
         Parser::Gguf => Gguf::parse(file, bytes).and_then(|gguf| ModelConfig::from_gguf(&gguf)).map(drop),
         Parser::Config => ModelConfig::parse(file, bytes).map(drop),
         Parser::Generation => GenerationConfig::parse(file, bytes).map(drop),
+        Parser::Reasoning => ReasoningConfig::parse(file, bytes).map(drop),
         Parser::Preprocessor => PreprocessorConfig::parse(file, bytes).map(drop),
     }
 }
@@ -84,6 +88,7 @@ fn every_broken_file_ends_in_an_error_that_names_file_and_field() {
         ("packed", ggufs::sound_packed(), ggufs::broken_packed()),
         ("config", configs::sound_config(), configs::broken_configs()),
         ("generation", configs::sound_generation(), configs::broken_generations()),
+        ("reasoning", configs::sound_reasoning(), configs::broken_reasonings()),
         ("preprocessor", configs::sound_preprocessor(), configs::broken_preprocessors()),
     ] {
         parse(sound.parser, &Bytes::from(sound.bytes)).unwrap();
@@ -123,6 +128,7 @@ fn random_changes_to_sound_files_never_panic_or_take_memory() {
         ggufs::sound_packed(),
         configs::sound_config(),
         configs::sound_generation(),
+        configs::sound_reasoning(),
         configs::sound_preprocessor(),
     ];
     for case in &sound {

@@ -5,12 +5,15 @@
 //! ordinary message; an empty list of tools is none; images in a first user message that also gets the tools stay
 //! images. A turn always ends in `<|eot|>`, also after calls and results, where Meta's encoder would write `<|eom|>`.
 //!
+//! Thoughts, which that template does not know, stand between the model's markers before what was said, with nothing
+//! added around them.
+//!
 //! As in Meta's encoder the two line feeds after a header are a token of their own, whatever the content begins with.
 
 use serde_json::Value;
 
 use super::dump::dump;
-use super::{Message, Part, Role, ToolCall};
+use super::{Ending, Message, Part, Role, ToolCall};
 use crate::guard::is_python_space;
 use crate::{ChatError, Segment, Tokenizer};
 
@@ -34,6 +37,8 @@ pub struct Llama4Chat {
     python_start: u32,
     python_end: u32,
     tool_placement: ToolPlacement,
+    /// What opens and closes thoughts; without it they are left out.
+    markers: Option<[Vec<u32>; 2]>,
 }
 
 const SYSTEM_TOOLS: &str =
@@ -58,6 +63,7 @@ impl Llama4Chat {
             python_start: id("<|python_start|>")?,
             python_end: id("<|python_end|>")?,
             tool_placement: ToolPlacement::default(),
+            markers: None,
         })
     }
 
@@ -66,11 +72,16 @@ impl Llama4Chat {
         Self { tool_placement, ..self }
     }
 
+    /// The same for a model that thinks: what opens its thoughts, and what closes them.
+    pub fn with_markers(self, start: Vec<u32>, end: Vec<u32>) -> Self {
+        Self { markers: Some([start, end]), ..self }
+    }
+
     pub(super) fn render(
         &self,
         messages: &[Message],
         tools: Option<&[Value]>,
-        add_generation_prompt: bool,
+        ending: Ending<'_>,
     ) -> Result<Vec<Segment>, ChatError> {
         let mut prompt = Prompt { chat: self, segments: vec![Segment::Control(self.begin)], n_images: 0 };
         let mut rest = messages;
@@ -89,7 +100,7 @@ impl Llama4Chat {
         for message in rest {
             prompt.message(message)?;
         }
-        if add_generation_prompt {
+        if matches!(ending, Ending::Answer(_)) {
             prompt.header("assistant");
         }
         Ok(prompt.segments)
@@ -156,6 +167,7 @@ impl Prompt<'_> {
         if message.role == Role::Tool {
             self.text(result(&message.content)?);
         } else {
+            self.thoughts(message);
             let content = self.content(&message.content);
             match message.tool_calls.is_empty() {
                 true => self.segments.extend(content),
@@ -164,6 +176,14 @@ impl Prompt<'_> {
         }
         self.control(self.chat.eot);
         Ok(())
+    }
+
+    fn thoughts(&mut self, message: &Message) {
+        if let (Some([start, end]), Some(thoughts)) = (&self.chat.markers, &message.reasoning) {
+            self.segments.extend(start.iter().copied().map(Segment::Control));
+            self.text(thoughts.clone());
+            self.segments.extend(end.iter().copied().map(Segment::Control));
+        }
     }
 
     /// Content between the python tokens, then the calls, back to back.

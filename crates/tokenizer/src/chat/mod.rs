@@ -56,6 +56,8 @@ pub struct Message {
     pub role: Role,
     /// What is said, in order.
     pub content: Vec<Part>,
+    /// What the assistant thought before it said this.
+    pub reasoning: Option<String>,
     /// Calls that an assistant's message makes.
     pub tool_calls: Vec<ToolCall>,
     /// The call that a tool's message answers.
@@ -70,12 +72,36 @@ impl Message {
 
     /// A message of these parts.
     pub fn new(role: Role, content: Vec<Part>) -> Self {
-        Self { role, content, tool_calls: Vec::new(), tool_call_id: None }
+        Self { role, content, reasoning: None, tool_calls: Vec::new(), tool_call_id: None }
     }
 
     fn has_images(&self) -> bool {
         self.content.contains(&Part::Image)
     }
+}
+
+/// Takes thoughts out of a conversation, except those after its last user message: a chain of calls keeps them.
+pub fn forget_thoughts(messages: &mut [Message]) {
+    let last = messages.iter().rposition(|message| message.role == Role::User).unwrap_or(0);
+    messages.iter_mut().take(last).for_each(|message| message.reasoning = None);
+}
+
+/// How a prompt ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending<'a> {
+    /// With the last message.
+    Message,
+    /// With the opening of the assistant's next turn.
+    Answer(Option<ThinkingVariables<'a>>),
+}
+
+/// What a template is told of thinking, as its variables `enable_thinking` and `thinking`, and `reasoning_effort`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ThinkingVariables<'a> {
+    /// Whether the model is to think.
+    pub is_on: bool,
+    /// How much, if that was said by a name.
+    pub effort: Option<&'a str>,
 }
 
 /// How a model wants conversations written.
@@ -91,7 +117,7 @@ impl ChatFormat {
     /// Writes a conversation as segments, the beginning-of-text token included where the format has one.
     ///
     /// `tools` are function definitions in OpenAI's form; none and an empty list are the same.
-    /// `add_generation_prompt` asks for the opening of the assistant's next turn.
+    /// Thoughts are written where messages have them, if the format knows how.
     ///
     /// # Errors
     /// [`ChatError::Conversation`] if the format cannot express the conversation, [`ChatError::Template`] if the
@@ -100,12 +126,12 @@ impl ChatFormat {
         &self,
         messages: &[Message],
         tools: Option<&[Value]>,
-        add_generation_prompt: bool,
+        ending: Ending<'_>,
     ) -> Result<Vec<Segment>, ChatError> {
         let tools = tools.filter(|tools| !tools.is_empty());
         match self {
-            Self::Llama4(chat) => chat.render(messages, tools, add_generation_prompt),
-            Self::Template(template) => template.render(messages, tools, add_generation_prompt),
+            Self::Llama4(chat) => chat.render(messages, tools, ending),
+            Self::Template(template) => template.render(messages, tools, ending),
         }
     }
 }

@@ -19,7 +19,7 @@ use serde_json::Value as Json;
 
 use super::llama4::text_of;
 use super::opaque::{Opaque, Stretch};
-use super::{Message, Part, Role, ToolCall, date, methods};
+use super::{Ending, Message, Part, Role, ToolCall, date, methods};
 use crate::added::{Finder, Found};
 use crate::{ChatError, Segment, Tokenizer};
 
@@ -137,9 +137,9 @@ impl ChatTemplate {
         &self,
         messages: &[Message],
         tools: Option<&[Json]>,
-        add_generation_prompt: bool,
+        ending: Ending<'_>,
     ) -> Result<Vec<Segment>, ChatError> {
-        let job = Job { template: self, messages, tools, add_generation_prompt, content: self.content };
+        let job = Job { template: self, messages, tools, ending, content: self.content };
         job.segments()
     }
 
@@ -147,7 +147,7 @@ impl ChatTemplate {
     fn probe(&self) -> Content {
         let messages = [Message::text(Role::User, "probe")];
         let keeps = |content: Content| {
-            let job = Job { template: self, messages: &messages, tools: None, add_generation_prompt: true, content };
+            let job = Job { template: self, messages: &messages, tools: None, ending: Ending::Answer(None), content };
             let shows = |segment: &Segment| matches!(segment, Segment::Text(text) if text.contains("probe"));
             job.segments().is_ok_and(|segments| segments.iter().any(shows))
         };
@@ -184,7 +184,7 @@ struct Job<'a> {
     template: &'a ChatTemplate,
     messages: &'a [Message],
     tools: Option<&'a [Json]>,
-    add_generation_prompt: bool,
+    ending: Ending<'a>,
     content: Content,
 }
 
@@ -219,6 +219,7 @@ impl Job<'_> {
         let mut texts: Vec<String> = Vec::new();
         for message in self.messages {
             texts.push(text_of(&message.content));
+            texts.extend(message.reasoning.clone());
             texts.extend(message.tool_call_id.clone());
             for call in &message.tool_calls {
                 texts.extend(call.id.clone());
@@ -249,13 +250,19 @@ impl Job<'_> {
             Some(tools) => tools.iter().map(|tool| shown.json(tool)).collect(),
             None => Value::from(()),
         };
-        env.get_template(NAME)?.render(map([
+        let mut variables = vec![
             ("messages", messages),
             ("tools", tools),
-            ("add_generation_prompt", Value::from(self.add_generation_prompt)),
+            ("add_generation_prompt", Value::from(matches!(self.ending, Ending::Answer(_)))),
             ("bos_token", Value::from(self.template.bos.as_str())),
             ("eos_token", Value::from(self.template.eos.as_str())),
-        ]))
+        ];
+        // Templates ask whether a variable is there, so what was not said is not there.
+        if let Ending::Answer(Some(thinking)) = self.ending {
+            variables.extend(["enable_thinking", "thinking"].map(|name| (name, Value::from(thinking.is_on))));
+            variables.extend(thinking.effort.map(|effort| ("reasoning_effort", Value::from(effort))));
+        }
+        env.get_template(NAME)?.render(map(variables))
     }
 }
 
@@ -280,6 +287,9 @@ impl Shown<'_> {
         let mut entries = vec![("role", Value::from(role)), ("content", content)];
         if !message.tool_calls.is_empty() {
             entries.push(("tool_calls", message.tool_calls.iter().map(|call| self.call(call)).collect()));
+        }
+        if let Some(thoughts) = &message.reasoning {
+            entries.push(("reasoning_content", self.text(thoughts)));
         }
         if let Some(id) = &message.tool_call_id {
             entries.push(("tool_call_id", self.text(id)));

@@ -43,19 +43,6 @@ impl CachePlan {
         Self::for_sequences(model, context, 1, kv, STEP_ROWS)
     }
 
-    /// As [`new`](Self::new), for steps of up to `step_rows` rows.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new).
-    pub fn with_step_rows<D: Device>(
-        model: &Model<D>,
-        context: usize,
-        kv: KvFormat,
-        step_rows: usize,
-    ) -> Result<Self, EngineError> {
-        Self::for_sequences(model, context, 1, kv, step_rows)
-    }
-
     /// For `n_sequences` of `context` positions each, at the same time, and steps of up to `step_rows` rows. Layers that
     /// see one chunk keep a chunk of each.
     ///
@@ -108,7 +95,7 @@ impl<D: Device> Engine<D> {
         step_rows: usize,
     ) -> Result<Self, EngineError> {
         let step_rows = step_rows.max(1);
-        let plan = CachePlan::with_step_rows(&model, context, kv, step_rows)?;
+        let plan = CachePlan::for_sequences(&model, context, 1, kv, step_rows)?;
         let cache = model.decoder.cache(&dev, plan.n_global as usize, plan.n_chunked as usize, kv)?;
         let (global, chunked) = (Pool::new(plan.n_global), Pool::new(plan.n_chunked));
         Ok(Self { dev, model, cache, global, chunked, context, kv, step_rows })

@@ -1,7 +1,8 @@
 //! What the engine can refuse or fail at.
 
 use crate::media::MediaError;
-use crate::sampling::{SampleError, SamplingError};
+use crate::sampling::SamplingError;
+use crate::service::Failure;
 
 /// Why a request was refused or ended without an answer.
 #[derive(Debug, thiserror::Error)]
@@ -32,9 +33,12 @@ pub enum EngineError {
     /// A parameter is out of its bounds.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
-    /// The model's numbers broke for this row.
+    /// The answer ended without a result.
     #[error(transparent)]
-    Sample(#[from] SampleError),
+    Failed(#[from] Failure),
+    /// The system gave no thread.
+    #[error("the engine's thread could not be started: {0}")]
+    Thread(std::io::Error),
     /// The model refused a step.
     #[error(transparent)]
     Model(#[from] llama::LlamaError),

@@ -1,13 +1,15 @@
-//! From a prompt to text: sampling, end tokens, stop strings, streaming.
+//! One answer by itself, without a service: the same sampling, stop texts and thoughts, one token after another.
 
 use std::ops::ControlFlow;
 
 use tensor::Device;
-use tokenizer::{Specials, TokenStream, Tokenizer};
+use tokenizer::Tokenizer;
 
 use crate::limits::Limits;
-use crate::sampling::{Sampler, SamplingParams, StopMatcher};
+use crate::sampling::{SamplingParams, StopMatcher};
 use crate::sequence::{Content, Sequence};
+use crate::service::{self, Answer, Channel, Finish, Recipe, Stop};
+use crate::thinking::Thinking;
 use crate::{Engine, EngineError};
 
 /// How to continue a prompt.
@@ -21,6 +23,8 @@ pub struct Request {
     pub max_tokens: Option<usize>,
     /// Tokens that end the answer and do not belong to it.
     pub end_tokens: Vec<u32>,
+    /// How the model marks thoughts and how much it may think; `None` for one that does not think.
+    pub thinking: Option<Box<Thinking>>,
 }
 
 /// Why an answer ended.
@@ -52,9 +56,16 @@ pub enum Event<'a> {
         logprob: f32,
         /// Text that is now certain.
         text: &'a str,
+        /// Where the text belongs.
+        channel: Channel,
     },
     /// Text that was held back until the end.
-    Tail(&'a str),
+    Tail {
+        /// It.
+        text: &'a str,
+        /// Where it belongs.
+        channel: Channel,
+    },
 }
 
 /// How an answer ended and what it took.
@@ -68,6 +79,8 @@ pub struct Finished {
     pub n_cached: usize,
     /// Tokens chosen, the end token included.
     pub n_completion: usize,
+    /// Of those, tokens of thinking blocks.
+    pub n_reasoning: usize,
 }
 
 impl<D: Device> Engine<D> {
@@ -75,7 +88,7 @@ impl<D: Device> Engine<D> {
     ///
     /// # Errors
     /// [`EngineError::Sampling`], [`EngineError::Empty`] and [`EngineError::TooLong`] before any work;
-    /// [`EngineError::Sample`] if the model's numbers break.
+    /// [`EngineError::Failed`] if the model's numbers break.
     pub fn generate(
         &mut self,
         sequence: &mut Sequence<D::Tensor>,
@@ -88,46 +101,79 @@ impl<D: Device> Engine<D> {
         let n_vocab = u32::try_from(self.model().decoder.vocab_size()).unwrap_or(u32::MAX);
         request.sampling.validate(&limits)?;
         request.sampling.validate_ids(n_vocab.saturating_sub(1))?;
-        let mut stop = StopMatcher::new(&request.stop, &limits)?;
+        StopMatcher::new(&request.stop, &limits)?;
         let prompt_ids: Vec<u32> = content.tokens().collect();
-        let mut sampler = Sampler::new(request.sampling.clone(), &prompt_ids);
         self.set(sequence, content)?;
         let (n_prompt, n_cached) = (sequence.len(), sequence.n_computed());
         let room = self.context() - n_prompt + 1;
-        let n_most = request.max_tokens.unwrap_or(room).min(room);
-        let mut stream = TokenStream::new(tokenizer, Specials::Skip);
-        let mut finished = Finished { reason: FinishReason::Length, n_prompt, n_cached, n_completion: 0 };
-        let mut cancelled = ControlFlow::Continue(());
+        let recipe = request.recipe(request.max_tokens.unwrap_or(room).min(room));
+        let mut answer = Answer::new(&recipe, request.sampling.sample, &prompt_ids, tokenizer);
+        let mut told = Told { receive, flow: ControlFlow::Continue(()), finish: None };
         let mut logits = self.prefill(sequence, &mut |n_done, n_total| {
-            cancelled = receive(Event::Prefill { n_done, n_total });
+            told.tell(Event::Prefill { n_done, n_total });
         })?;
-        while finished.n_completion < n_most && cancelled.is_continue() {
-            let sampled = sampler.sample(&logits, sequence.len() as u64)?;
-            finished.n_completion += 1;
-            if request.end_tokens.contains(&sampled.id) {
-                finished.reason = FinishReason::Stop;
-                break;
-            }
-            let text = stop.push(&stream.push(sampled.id));
-            cancelled = receive(Event::Token { id: sampled.id, logprob: sampled.logprob, text: &text });
-            if stop.is_stopped() {
-                finished.reason = FinishReason::Stop;
-                return Ok(finished);
-            }
-            sequence.push(sampled.id);
-            if finished.n_completion < n_most && cancelled.is_continue() {
+        if recipe.stop.max_tokens == 0 {
+            answer.finish(Finish::Length, &mut |event| told.hear(event));
+        }
+        while !answer.is_over() && told.flow.is_continue() {
+            let id = answer.choose(&recipe, &logits, sequence.len(), &mut |event| told.hear(event))?;
+            if !answer.is_over() && told.flow.is_continue() {
+                sequence.push(id);
                 logits = self.prefill(sequence, &mut |_, _| {})?;
             }
         }
-        if cancelled.is_break() {
-            finished.reason = FinishReason::Cancelled;
-        }
-        let mut tail = stop.push(&stream.flush());
-        tail.push_str(&stop.flush());
-        if !tail.is_empty() {
+        let is_cancelled = told.flow.is_break();
+        if !answer.is_over() {
             // The answer is over: a receiver that breaks off now changes nothing.
-            let _ = receive(Event::Tail(&tail));
+            answer.finish(Finish::Length, &mut |event| told.hear(event));
         }
-        Ok(finished)
+        let reason = match told.finish {
+            _ if is_cancelled => FinishReason::Cancelled,
+            Some(Finish::Length) | None => FinishReason::Length,
+            Some(Finish::EndToken(_) | Finish::StopText(_) | Finish::Complete) => FinishReason::Stop,
+        };
+        let (n_completion, n_reasoning) = (answer.ids().len(), answer.n_reasoning());
+        Ok(Finished { reason, n_prompt, n_cached, n_completion, n_reasoning })
+    }
+}
+
+impl Request {
+    fn recipe(&self, max_tokens: usize) -> Recipe {
+        Recipe {
+            sampling: self.sampling.clone(),
+            constraint: None,
+            stop: Stop { max_tokens, texts: self.stop.clone(), tokens: self.end_tokens.clone() },
+            logprobs: Some(0),
+            thinking: self.thinking.clone(),
+        }
+    }
+}
+
+/// A receiver, and what it said last.
+struct Told<'a> {
+    receive: &'a mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    flow: ControlFlow<()>,
+    finish: Option<Finish>,
+}
+
+impl Told<'_> {
+    fn tell(&mut self, event: Event<'_>) {
+        self.flow = (self.receive)(event);
+    }
+
+    fn hear(&mut self, event: service::Event) {
+        match event {
+            service::Event::Token { token, .. } => {
+                let (id, logprob, channel) = (token.id, token.logprob, token.channel);
+                self.tell(Event::Token { id, logprob, text: &token.text, channel });
+            }
+            service::Event::SampleFinished { tail, channel, finish, .. } => {
+                self.finish = Some(finish);
+                if !tail.is_empty() {
+                    self.tell(Event::Tail { text: &tail, channel });
+                }
+            }
+            _ => {}
+        }
     }
 }

@@ -41,6 +41,16 @@ pub struct Limits {
     pub logit_bias_entries: usize,
     /// One logit bias. Default −100 to 100.
     pub logit_bias: Bounds,
+    /// Bytes of a schema, regular expression or grammar. Default 64 KiB.
+    pub grammar_bytes: usize,
+    /// Schemas within schemas. Default 32.
+    pub schema_depth: usize,
+    /// Steps of building a grammar's lexer. Default 10⁶.
+    pub grammar_steps: u64,
+    /// Symbols of a compiled grammar. Default 100,000.
+    pub grammar_symbols: usize,
+    /// States of a grammar's lexer, of one to two KiB each, that one answer may come to need. Default 10,000.
+    pub grammar_states: usize,
 }
 
 impl Default for Limits {
@@ -63,6 +73,11 @@ impl Default for Limits {
             penalty: Bounds::From(-2.0, 2.0),
             logit_bias_entries: 300,
             logit_bias: Bounds::From(-100.0, 100.0),
+            grammar_bytes: 64 << 10,
+            schema_depth: 32,
+            grammar_steps: 1_000_000,
+            grammar_symbols: 100_000,
+            grammar_states: 10_000,
         }
     }
 }

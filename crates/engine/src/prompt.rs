@@ -19,10 +19,15 @@ pub fn encode_image<D: Device>(
     vision: &Vision<D>,
     tiles: &Tiles,
 ) -> Result<EncodedImage<D::Tensor>, EngineError> {
+    Ok(EncodedImage { hash: image_hash(tiles), features: vision.forward(dev, &tiles.pixels, &mut ())? })
+}
+
+/// Identifies an image by its preprocessed pixels and their layout.
+pub(crate) fn image_hash(tiles: &Tiles) -> u64 {
     let mut hasher = DefaultHasher::new();
     (tiles.grid.rows, tiles.grid.cols).hash(&mut hasher);
     tiles.pixels.iter().for_each(|value| value.to_bits().hash(&mut hasher));
-    Ok(EncodedImage { hash: hasher.finish(), features: vision.forward(dev, &tiles.pixels, &mut ())? })
+    hasher.finish()
 }
 
 /// Lays out `pieces`, expanding image n to its block of separators and placeholders; every placeholder becomes a row
@@ -59,4 +64,18 @@ pub fn content<T: Clone>(
         }
     }
     Ok(Content { known, images: images.iter().map(|(image, _)| image.clone()).collect() })
+}
+
+/// Positions that `pieces` with `images` come to, of `tile_rows` feature rows a tile; see [`image_block`]. A piece that
+/// names an image which is not there counts as nothing: [`content`] refuses it.
+pub(crate) fn n_positions(pieces: &[Piece], images: &[Tiles], tile_rows: usize) -> usize {
+    let image = |tiles: &Tiles| match tiles.grid.rows.saturating_mul(tiles.grid.cols) {
+        0 | 1 => tile_rows + 3,
+        n => (n * tile_rows) + n + tile_rows + 3,
+    };
+    let piece = |piece: &Piece| match piece {
+        Piece::Ids(ids) => ids.len(),
+        Piece::Image(index) => images.get(*index).map_or(0, image),
+    };
+    pieces.iter().map(piece).sum()
 }

@@ -62,12 +62,12 @@ impl Filter {
 }
 
 /// Larger score first, of equal ones the lower id.
-fn likeliest_first(a: &Candidate, b: &Candidate) -> Ordering {
+pub(super) fn likeliest_first(a: &Candidate, b: &Candidate) -> Ordering {
     b.score.partial_cmp(&a.score).unwrap_or(Ordering::Equal).then(a.id.cmp(&b.id))
 }
 
 /// The `k` likeliest tokens in no particular order, fewer if fewer have a score above −∞.
-fn best(scores: &Scores<'_>, k: usize) -> Vec<Candidate> {
+pub(super) fn best(scores: &Scores<'_>, k: usize) -> Vec<Candidate> {
     let k = k.clamp(1, scores.len().max(1));
     let mut best: Vec<Candidate> = Vec::new();
     let mut floor = f32::NEG_INFINITY;

@@ -18,6 +18,7 @@
 
 mod error;
 mod filter;
+mod logprobs;
 pub mod noise;
 mod params;
 mod sampler;
@@ -25,6 +26,7 @@ mod scores;
 mod stop;
 
 pub use error::{SampleError, SamplingError};
+pub use logprobs::LogProbs;
 pub use params::SamplingParams;
 pub use sampler::{Sampled, Sampler};
 pub use stop::StopMatcher;

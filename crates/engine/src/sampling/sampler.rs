@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::filter::Filter;
 use super::scores::{Scores, walk, weight};
-use super::{SampleError, SamplingParams, noise};
+use super::{LogProbs, SampleError, SamplingParams, noise};
 
 /// Chooses the tokens of one sequence. A copy goes on from the same state, as a forked sequence must.
 #[derive(Debug, Clone)]
@@ -60,17 +60,24 @@ impl Sampler {
     /// # Errors
     /// [`SampleError::Numerical`]; the state is then unchanged.
     pub fn sample(&mut self, logits: &[f32], position: u64) -> Result<Sampled, SampleError> {
-        let given = Scores::new(logits, &[]);
-        let largest = given.largest().ok_or(SampleError::Numerical)?;
-        let log_total = given.total(largest.score, 1.0).ln() + f64::from(largest.score);
+        let log_probs = LogProbs::new(logits)?;
         let id = self.choose(logits, position)?;
-        let logprob = logits.get(id).map_or(f32::NEG_INFINITY, |score| (f64::from(*score) - log_total) as f32);
-        let id = u32::try_from(id).map_err(|_| SampleError::Numerical)?;
-        self.remember(id);
-        Ok(Sampled { id, logprob })
+        Ok(Sampled { id, logprob: log_probs.of(id as usize) })
     }
 
-    fn choose(&self, logits: &[f32], position: u64) -> Result<usize, SampleError> {
+    /// [`sample`](Self::sample) without the log-probability, which takes a pass over all scores.
+    ///
+    /// # Errors
+    /// As [`sample`](Self::sample).
+    pub fn choose(&mut self, logits: &[f32], position: u64) -> Result<u32, SampleError> {
+        // A score that a bias or a penalty would hide is broken all the same.
+        Scores::new(logits, &[]).largest().ok_or(SampleError::Numerical)?;
+        let id = u32::try_from(self.index(logits, position)?).map_err(|_| SampleError::Numerical)?;
+        self.remember(id);
+        Ok(id)
+    }
+
+    fn index(&self, logits: &[f32], position: u64) -> Result<usize, SampleError> {
         let changed = self.changed(logits);
         let scores = Scores::new(logits, &changed);
         let largest = scores.largest().ok_or(SampleError::Numerical)?;

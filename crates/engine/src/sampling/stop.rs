@@ -12,7 +12,8 @@ pub struct StopMatcher {
     stops: Vec<String>,
     /// Text that was not yet given out: the longest end of the text so far that begins some stop string.
     held: String,
-    stopped: bool,
+    /// The stop string that came.
+    stopped_by: Option<usize>,
 }
 
 impl StopMatcher {
@@ -29,20 +30,26 @@ impl StopMatcher {
                 return Err(SamplingError::OutOfRange { field: "stop", value: String::new(), allowed });
             }
         }
-        Ok(Self { stops: stops.to_vec(), held: String::new(), stopped: false })
+        Ok(Self::checked(stops.to_vec()))
+    }
+
+    /// A matcher for strings that were checked before; empty ones are left out.
+    pub(crate) fn checked(mut stops: Vec<String>) -> Self {
+        stops.retain(|stop| !stop.is_empty());
+        Self { stops, held: String::new(), stopped_by: None }
     }
 
     /// Takes the next piece of text and gives the text that is sure to come before any stop string, possibly none.
     /// After a stop string every further piece is left out.
     pub fn push(&mut self, text: &str) -> String {
-        if self.stopped {
+        if self.is_stopped() {
             return String::new();
         }
         for c in text.chars() {
             self.held.push(c);
-            let ends_here = self.stops.iter().filter(|stop| self.held.ends_with(stop.as_str()));
-            if let Some(len) = ends_here.map(String::len).max() {
-                self.stopped = true;
+            let ends_here = self.stops.iter().enumerate().filter(|(_, stop)| self.held.ends_with(stop.as_str()));
+            if let Some((len, i)) = ends_here.map(|(i, stop)| (stop.len(), i)).max() {
+                self.stopped_by = Some(i);
                 self.held.truncate(self.held.len() - len);
                 return std::mem::take(&mut self.held);
             }
@@ -54,7 +61,12 @@ impl StopMatcher {
 
     /// Whether a stop string has come.
     pub fn is_stopped(&self) -> bool {
-        self.stopped
+        self.stopped_by.is_some()
+    }
+
+    /// The stop string that has come.
+    pub fn stopped_by(&self) -> Option<&str> {
+        self.stops.get(self.stopped_by?).map(String::as_str)
     }
 
     /// Gives the text that is still held back, once no more will come.

@@ -1,9 +1,11 @@
 //! One answer, streamed as it is made.
 
+use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use engine::service::Channel;
 use engine::{Content, Event, Finished, Request};
 use tensor::Device;
 
@@ -16,6 +18,8 @@ use crate::plan::learned::Figure;
 /// An answer with what it took.
 pub struct Answer {
     pub text: String,
+    /// What was thought before it.
+    pub reasoning: String,
     pub ids: Vec<u32>,
     pub finished: Finished,
     to_first_token: Duration,
@@ -23,7 +27,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Answers `content`, writing the text to standard output as it comes if `is_shown`.
+    /// Answers `content`, writing the text to standard output and thoughts to standard error as they come if `is_shown`.
     ///
     /// Ctrl-C ends the answer where it stands, with [`engine::FinishReason::Cancelled`].
     pub fn stream<D: Device>(
@@ -32,36 +36,50 @@ impl Answer {
         request: &Request,
         is_shown: bool,
     ) -> Result<Self> {
-        let (mut text, mut ids) = (String::new(), Vec::new());
+        let (mut text, mut reasoning, mut ids) = (String::new(), String::new(), Vec::new());
+        let mut thoughts = Thoughts::default();
         let (mut to_first_token, mut closed) = (None, None);
         let bar = token_bar("reading the prompt", content.known.len());
         let watch = interrupt::Watch::begin();
         let started = Instant::now();
         let finished = chat.generate(content, request, &mut |event| {
-            let piece = match event {
+            let (piece, channel) = match event {
                 Event::Prefill { n_done, .. } => {
                     bar.set_position(n_done as u64);
-                    ""
+                    ("", Channel::Content)
                 }
-                Event::Token { id, text, .. } => {
+                Event::Token { id, text, channel, .. } => {
                     bar.finish_and_clear();
                     to_first_token.get_or_insert_with(|| started.elapsed());
                     ids.push(id);
-                    text
+                    (text, channel)
                 }
-                Event::Tail(text) => text,
+                Event::Tail { text, channel } => (text, channel),
             };
-            text.push_str(piece);
+            match channel {
+                Channel::Content => text.push_str(piece),
+                Channel::Reasoning => reasoning.push_str(piece),
+            }
             if is_shown && !piece.is_empty() {
-                closed = write(piece).err();
+                closed = match channel {
+                    Channel::Content => {
+                        thoughts.end();
+                        write(piece).err()
+                    }
+                    Channel::Reasoning => {
+                        thoughts.show(piece);
+                        None
+                    }
+                };
             }
             if closed.is_some() || watch.is_interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         bar.finish_and_clear();
+        thoughts.end();
         let total = started.elapsed();
         match closed {
             Some(error) => Err(error.into()),
-            None => Ok(Self { text, ids, finished, to_first_token: to_first_token.unwrap_or(total), total }),
+            None => Ok(Self { text, reasoning, ids, finished, to_first_token: to_first_token.unwrap_or(total), total }),
         }
     }
 
@@ -90,4 +108,30 @@ impl Answer {
             n.saturating_sub(1) as f64 / decode.max(1e-9),
         )
     }
+}
+
+/// Thoughts on standard error, so that standard output is the answer alone. A terminal shows them dim.
+#[derive(Default)]
+struct Thoughts {
+    is_open: bool,
+}
+
+impl Thoughts {
+    fn show(&mut self, text: &str) {
+        if !std::mem::replace(&mut self.is_open, true) && is_coloured() {
+            eprint!("\x1b[2m");
+        }
+        eprint!("{text}");
+    }
+
+    fn end(&mut self) {
+        if std::mem::take(&mut self.is_open) {
+            eprintln!("{}", if is_coloured() { "\x1b[0m" } else { "" });
+        }
+    }
+}
+
+/// Whether standard error is a terminal that may have colours.
+fn is_coloured() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

@@ -6,10 +6,13 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use cpu::{Cpu, ExpertStats};
 use engine::media::{Grid, TileConfig, decode, preprocess};
+use engine::thinking::{Ask, Reasoning};
 use engine::{Content, EncodedImage, Engine, Event, Finished, Known, Limits, Request, Sequence};
 use formats::GenerationConfig;
 use tensor::Device;
-use tokenizer::{ChatFormat, ImageIds, Message, Part, Piece, Role, Tokenizer, encode_segments};
+use tokenizer::{
+    ChatFormat, Ending, ImageIds, Message, Part, Piece, Role, ThinkingVariables, Tokenizer, encode_segments,
+};
 
 use crate::experts::{ExpertArguments, warn_unlocked};
 use crate::failure::usage;
@@ -25,6 +28,10 @@ pub struct Chat<D: Device> {
     format: Option<ChatFormat>,
     generation: GenerationConfig,
     end_tokens: Vec<u32>,
+    /// What the model knows of thinking.
+    reasoning: Option<Reasoning>,
+    /// How much answers may think; `None` where the prompt is no conversation.
+    ask: Option<Ask>,
     image_ids: Option<ImageIds>,
     tiles: Option<TileConfig>,
     messages: Vec<Message>,
@@ -51,6 +58,7 @@ impl Chat<Cpu> {
         let context = cache.context(text.max_positions)?;
         let kv = cache.kv(context);
         let end_tokens = model::end_tokens(&checkpoint, &tokenizer);
+        let reasoning = model::reasoning(&checkpoint, &tokenizer);
         let (image_ids, tiles) = model::image_settings(&checkpoint, &tokenizer)?.unzip();
         let placement = experts.place(&checkpoint, context, kv)?;
         let dev = placement.apply(dev);
@@ -64,6 +72,8 @@ impl Chat<Cpu> {
             format,
             generation: checkpoint.generation.clone(),
             end_tokens,
+            reasoning,
+            ask: Some(Ask::default()),
             image_ids,
             tiles,
             messages: Vec::new(),
@@ -102,6 +112,34 @@ impl<D: Device> Chat<D> {
     /// Tokens that end an answer.
     pub fn end_tokens(&self) -> &[u32] {
         &self.end_tokens
+    }
+
+    /// From now on answers think as much as `level` says: `on`, `off`, an effort that the model knows, or a number of
+    /// tokens.
+    pub fn think(&mut self, level: &str) -> Result<()> {
+        let Some(reasoning) = &self.reasoning else {
+            if level == "off" {
+                return Ok(());
+            }
+            let message = format!("--think={level}: this model was not trained to think");
+            return Err(usage(message, "leave --think out, or use a model that thinks"));
+        };
+        let budget = match level {
+            "off" | "none" => return Ok(self.ask = Some(Ask::off())),
+            "on" => None,
+            level => match (level.parse(), reasoning.efforts.get(level)) {
+                (Ok(tokens), _) => Some(tokens),
+                (Err(_), Some(budget)) => *budget,
+                (Err(_), None) => {
+                    let known: Vec<&str> = reasoning.efforts.keys().map(String::as_str).collect();
+                    let hint = format!("on, off, a number of tokens, or what this model knows: {}", known.join(", "));
+                    return Err(usage(format!("--think={level}: no such effort"), &hint));
+                }
+            },
+        };
+        let effort = reasoning.efforts.contains_key(level).then(|| level.to_owned());
+        self.ask = Some(Ask { is_on: Some(true), budget, effort, ..Ask::default() });
+        Ok(())
     }
 
     /// Starts the conversation again. What was computed stays, for the next one that begins alike.
@@ -164,12 +202,21 @@ impl<D: Device> Chat<D> {
                 "continue a text instead: puna run --raw",
             ));
         };
-        let segments = format.render(&self.messages, None, true)?;
-        self.content(&encode_segments(&self.tokenizer, &segments))
+        let (reasoning, ask) = (self.reasoning.as_ref(), self.ask.as_ref());
+        let thinking = reasoning.zip(ask);
+        let variables = thinking
+            .map(|(reasoning, ask)| ThinkingVariables { is_on: reasoning.thinks(ask), effort: ask.effort.as_deref() });
+        let segments = format.render(&self.messages, None, Ending::Answer(variables))?;
+        let mut pieces = encode_segments(&self.tokenizer, &segments);
+        if let Some((reasoning, ask)) = thinking {
+            reasoning.open(ask, &mut pieces);
+        }
+        self.content(&pieces)
     }
 
     /// `prompt` as plain text after the start token, images first.
     pub fn raw(&mut self, prompt: &str, images: &[Vec<u8>]) -> Result<Content<D::Tensor>> {
+        self.ask = None;
         for bytes in images {
             self.see(bytes)?;
         }
@@ -202,6 +249,11 @@ impl<D: Device> Chat<D> {
             let message = format!("the tokenizer makes ids that the model's {n_vocab} embeddings do not have");
             return Err(anyhow::Error::msg(message)).context("the tokenizer does not belong to this model");
         }
-        Ok(self.engine.generate(&mut self.sequence, content, request, &self.tokenizer, receive)?)
+        let room = self.engine.context().saturating_sub(content.known.len());
+        let max_tokens = request.max_tokens.unwrap_or(room).min(room);
+        let thinking = self.reasoning.as_ref().zip(self.ask.as_ref());
+        let thinking = thinking.map(|(reasoning, ask)| Box::new(reasoning.thinking(ask, max_tokens, usize::MAX)));
+        let request = Request { thinking, ..request.clone() };
+        Ok(self.engine.generate(&mut self.sequence, content, &request, &self.tokenizer, receive)?)
     }
 }

@@ -3,14 +3,14 @@
 use anyhow::Result;
 use cpu::{Cpu, ExpertStats};
 use engine::STEP_ROWS;
-use formats::config::Ffn;
 use formats::{Checkpoint, DType, Tensor};
 use serde_json::json;
-use tensor::{Bytes, KvFormat, PAGE_LEN, packed};
+use tensor::{Bytes, KvFormat, packed};
 
 use crate::failure::{no_memory, usage};
 use crate::memory::{free_bytes, parse_size, size};
-use crate::plan;
+use crate::plan::Demand;
+use crate::plan::forecast::Memory;
 
 /// Kept free for the program itself, its tables and what the system needs beside it: this much and a sixteenth.
 const SPARE_BYTES: u64 = 64 << 20;
@@ -37,7 +37,7 @@ fn parse(text: &str) -> Result<ExpertCache, String> {
     parse_size(text).map(ExpertCache::Bytes).map_err(|why| format!("{why}, and not auto"))
 }
 
-/// What a model takes, by its files' shapes.
+/// What a model takes, as [`plan`](crate::plan) counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Need {
     /// Weights that every row goes through, and embeddings.
@@ -67,21 +67,24 @@ impl ExpertArguments {
     /// # Errors
     /// Exit code 2 for a cache that a model has no use for or that holds no expert, 3 if not even that fits.
     pub fn place(self, checkpoint: &Checkpoint, context: usize, kv: KvFormat) -> Result<Placement> {
-        let need = Need::of(checkpoint, context, kv);
-        if need.experts == 0 {
-            return match self.expert_cache {
-                ExpertCache::Auto => {
-                    plan::check(checkpoint, context, kv)?;
-                    Ok(Placement { cache_bytes: None, step_rows: STEP_ROWS })
-                }
-                ExpertCache::Bytes(_) => {
-                    Err(usage("--expert-cache: this model has no routed experts", "leave out --expert-cache"))
-                }
-            };
-        }
-        let placement = place(self.expert_cache, need, context, free_bytes())?;
+        self.place_demand(&Demand::new(checkpoint, context, kv)?)
+    }
+
+    /// The same for a demand that is known.
+    ///
+    /// # Errors
+    /// As [`place`](Self::place).
+    pub fn place_demand(self, demand: &Demand<'_>) -> Result<Placement> {
+        let free = free_bytes();
+        let placement = if demand.memory.experts > 0 {
+            place(self.expert_cache, Need::of(demand.checkpoint, demand), demand.ask.context, free)?
+        } else if self.expert_cache == ExpertCache::Auto {
+            Placement { cache_bytes: None, step_rows: STEP_ROWS }
+        } else {
+            return Err(usage("--expert-cache: this model has no routed experts", "leave out --expert-cache"));
+        };
         if placement.cache_bytes.is_none() {
-            plan::check(checkpoint, context, kv)?;
+            demand.check(free)?;
         }
         Ok(placement)
     }
@@ -143,33 +146,35 @@ pub fn warn_unlocked(stats: Option<ExpertStats>) {
 }
 
 impl Need {
-    fn of(checkpoint: &Checkpoint, context: usize, kv: KvFormat) -> Self {
-        let text = &checkpoint.config.text;
-        let (mut shared, mut experts, mut one, mut buffers) = (0, 0, 0u64, 0u64);
-        for tensor in checkpoint.tensors.values().chain(checkpoint.projector.iter().flat_map(|p| &p.tensors)) {
-            let bytes = in_memory(tensor);
-            match (is_routed(&tensor.name), tensor.shape.first()) {
-                (true, Some(n_experts)) if *n_experts > 1 => {
-                    experts += bytes;
-                    // Every layer's experts are as large as the others'.
-                    let n_experts = *n_experts as u64;
-                    let room = Bytes::room(usize::try_from(bytes / n_experts).unwrap_or(0)) as u64;
-                    one = one.max(room);
-                    if matches!(tensor.dtype, DType::Weight(_)) {
-                        buffers = buffers.max(Bytes::room(tensor.bytes.len()) as u64 / n_experts + room / 64);
-                    }
-                }
-                _ => shared += bytes,
+    fn of(checkpoint: &Checkpoint, demand: &Demand<'_>) -> Self {
+        let Memory { always, experts, kv, work, .. } = demand.memory;
+        let rows = demand.ask.context.clamp(1, STEP_ROWS);
+        Self {
+            shared: always as u64,
+            experts: experts as u64,
+            least: least(checkpoint),
+            cache: kv as u64,
+            row: work.div_ceil(rows) as u64,
+        }
+    }
+}
+
+/// Bytes of a cache that holds one expert of one layer, with the buffers that reading and packing it takes.
+fn least(checkpoint: &Checkpoint) -> u64 {
+    let (mut one, mut buffers) = (0, 0);
+    for tensor in checkpoint.tensors.values().filter(|tensor| is_routed(&tensor.name)) {
+        if let Some(n_experts) = tensor.shape.first().filter(|n_experts| **n_experts > 1) {
+            let n_experts = *n_experts as u64;
+            // Every layer's experts are as large as the others'.
+            let room = Bytes::room(usize::try_from(in_memory(tensor) / n_experts).unwrap_or(0)) as u64;
+            one = one.max(room);
+            if matches!(tensor.dtype, DType::Weight(_)) {
+                buffers = buffers.max(Bytes::room(tensor.bytes.len()) as u64 / n_experts + room / 64);
             }
         }
-        if checkpoint.config.tie_word_embeddings {
-            shared += (text.vocab_size * text.hidden_size) as u64 / 2;
-        }
-        let pages = context.div_ceil(PAGE_LEN) * PAGE_LEN;
-        let cache = (2 * text.n_kv_heads * kv.bytes(text.head_len) * pages) as u64 * text.layers.len() as u64;
-        // Gate, up and down are equally large; two stored units of gate and up wait to be packed.
-        Self { shared, experts, least: 3 * one + 4 * buffers, cache, row: row_bytes(checkpoint) as u64 }
     }
+    // Gate, up and down are equally large; two stored units of gate and up wait to be packed.
+    3 * one + 4 * buffers
 }
 
 /// Whether the tensor holds routed experts, by the names of either kind of file.
@@ -186,20 +191,6 @@ fn in_memory(tensor: &Tensor) -> u64 {
         _ => None,
     };
     bytes.unwrap_or(tensor.bytes.len()) as u64
-}
-
-/// Bytes of activations that one row of a step takes at most: the residual stream and its normalised form, queries, keys
-/// and values before and after they are turned, the feed-forward networks' inner rows and outputs, and all of the inputs
-/// of maps in eight bits. Twice, for buffers that wait for their next use: measured, 512 rows of Scout's width took 0.71 MB
-/// each, where 0.38 are alive at a time.
-fn row_bytes(checkpoint: &Checkpoint) -> usize {
-    let text = &checkpoint.config.text;
-    let (width, heads) = (text.hidden_size, (text.n_heads + 2 * text.n_kv_heads) * text.head_len);
-    let inner = text.layers.iter().map(|layer| match layer.ffn {
-        Ffn::Dense { width } => width,
-        Ffn::Moe { width: routed, top_k, shared_width, .. } => shared_width + top_k * (routed + width),
-    });
-    2 * 4 * (6 * width + 3 * heads + 2 * inner.max().unwrap_or(0))
 }
 
 /// What the cache did, as JSON.

@@ -20,7 +20,7 @@ pub const MEMORY: u8 = 3;
 const MODEL: u8 = 5;
 
 /// A defect of this program.
-const INTERNAL: u8 = 70;
+pub const INTERNAL: u8 = 70;
 
 /// Runs a command. Its error becomes a message and an exit code, and so does a panic: both are the process's last word.
 pub fn guard(command: impl FnOnce() -> anyhow::Result<ExitCode> + std::panic::UnwindSafe) -> ExitCode {

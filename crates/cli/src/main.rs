@@ -13,6 +13,7 @@ mod ordered;
 mod output;
 mod plan;
 mod repl;
+mod running;
 
 use std::process::ExitCode;
 

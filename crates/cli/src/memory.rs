@@ -6,20 +6,37 @@ use std::path::{Path, PathBuf};
 /// their limits, whichever is less. `None` where the system does not say.
 pub fn free_bytes() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let machine = meminfo(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:");
     let limits = groups.lines().flat_map(|line| free_in_groups(Path::new("/sys/fs/cgroup"), line));
-    machine.into_iter().chain(limits).min()
+    machine("MemAvailable:").into_iter().chain(limits).min()
+}
+
+/// All memory of the machine.
+pub fn total_bytes() -> Option<u64> {
+    machine("MemTotal:")
 }
 
 /// What this process has in memory: bytes of its own, and bytes of files that are mapped, which the system can take back.
 pub fn resident_bytes() -> Option<(u64, u64)> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    Some((meminfo(&status, "RssAnon:")?, meminfo(&status, "RssFile:")?))
+    Some((process("RssAnon:")?, process("RssFile:")?))
 }
 
-/// The value of the line `key` in bytes.
-fn meminfo(text: &str, key: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+/// The field `name` of this process's status, in bytes: `VmRSS:` what it holds, `VmHWM:` the most that it held.
+pub fn process(name: &str) -> Option<u64> {
+    kib(&std::fs::read_to_string("/proc/self/status").ok()?, name)
+}
+
+/// Makes `VmHWM:` count from now on; whether that worked.
+pub fn reset_peak() -> bool {
+    std::fs::write("/proc/self/clear_refs", "5").is_ok()
+}
+
+fn machine(name: &str) -> Option<u64> {
+    kib(&std::fs::read_to_string("/proc/meminfo").ok()?, name)
+}
+
+/// A line such as `VmRSS:    1234 kB`, in bytes.
+fn kib(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
@@ -115,6 +132,13 @@ mod tests {
             (size(900), size(3 << 29), size(70 << 20)),
             ("900 bytes".into(), "1.50 GiB".into(), "70.0 MiB".into())
         );
+    }
+
+    #[test]
+    fn lines_of_the_system_are_read_in_kibibytes() {
+        let text = "VmPeak:\t  100 kB\nVmHWM:\t    42 kB\nVmRSS:\tmany kB\n";
+        assert_eq!(kib(text, "VmHWM:"), Some(42 * 1024));
+        assert_eq!((kib(text, "VmRSS:"), kib(text, "VmSwap:")), (None, None));
     }
 
     #[test]

@@ -2,11 +2,15 @@
 
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use cpu::{Cpu, CpuOptions, Isa};
 use engine::Limits;
 use engine::media::{TileConfig, TileSettings};
+use engine::thinking::{Markers, Reasoning};
+use formats::checkpoint::REASONING_KEY;
 use formats::config::Architecture;
 use formats::gguf::{Array, Metadata, Value};
 use formats::{Checkpoint, FormatError, Kind, PreprocessorConfig};
@@ -27,15 +31,14 @@ pub struct DeviceArguments {
     #[arg(long, env = "PUNA_THREADS", help_heading = "Device")]
     threads: Option<NonZeroUsize>,
     /// Instruction set, at most what the machine has; the best if absent
-    #[arg(long, env = "PUNA_ISA", help_heading = "Device", hide = true)]
-    isa: Option<IsaName>,
+    #[arg(long, env = "PUNA_ISA", value_parser = isa_parser(), help_heading = "Device", hide = true)]
+    isa: Option<Isa>,
 }
 
-#[derive(clap::ValueEnum, Debug, Clone, Copy)]
-enum IsaName {
-    Scalar,
-    Avx2,
-    Avx512,
+/// Knows the instruction sets of the target that this program was compiled for.
+fn isa_parser() -> impl TypedValueParser<Value = Isa> {
+    PossibleValuesParser::new(Isa::ALL.iter().map(|isa| isa.name()))
+        .try_map(|name| Isa::parse(&name).ok_or("is no instruction set"))
 }
 
 impl DeviceArguments {
@@ -46,12 +49,7 @@ impl DeviceArguments {
 
     /// The CPU device.
     pub fn open(&self) -> Cpu {
-        let isa = self.isa.map(|isa| match isa {
-            IsaName::Scalar => Isa::Scalar,
-            IsaName::Avx2 => Isa::Avx2,
-            IsaName::Avx512 => Isa::Avx512,
-        });
-        Cpu::new(CpuOptions { threads: self.threads, isa })
+        Cpu::new(CpuOptions { threads: self.threads, isa: self.isa })
     }
 }
 
@@ -195,7 +193,7 @@ fn gguf_vocabulary(metadata: &Metadata) -> Result<GgufVocabulary> {
     })
 }
 
-/// The tokenizer of a folder as the `tokenizer.*` entries of a GGUF file.
+/// The tokenizer of a folder as the `tokenizer.*` entries of a GGUF file, and how the model marks its thoughts.
 ///
 /// # Errors
 /// If it has none, or one that such a file can not describe.
@@ -216,7 +214,10 @@ pub fn gguf_tokenizer(checkpoint: &Checkpoint) -> Result<Vec<(String, Value)>> {
             *place = Some(end);
         }
     }
-    Ok(gguf_entries(vocabulary))
+    let mut entries = gguf_entries(vocabulary);
+    let reasoning = checkpoint.reasoning.as_ref();
+    entries.extend(reasoning.map(|config| (REASONING_KEY.to_owned(), Value::String(config.to_json()))));
+    Ok(entries)
 }
 
 /// The reverse of [`gguf_vocabulary`].
@@ -269,11 +270,36 @@ pub fn chat_format(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Result<Opt
     if checkpoint.config.architecture != Architecture::Llama
         && let Ok(chat) = Llama4Chat::new(tokenizer)
     {
-        return Ok(Some(ChatFormat::Llama4(chat)));
+        return Ok(Some(ChatFormat::Llama4(match reasoning(checkpoint, tokenizer) {
+            Some(reasoning) => chat.with_markers(reasoning.markers.start.clone(), reasoning.markers.end.clone()),
+            None => chat,
+        })));
     }
     Ok(match chat_template(checkpoint, Some(tokenizer))? {
         Some(template) => Some(ChatFormat::Template(Box::new(ChatTemplate::new(&template, tokenizer)?))),
         None => None,
+    })
+}
+
+/// What the model knows of thinking; `None` for one that was not trained to.
+pub fn reasoning(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Option<Reasoning> {
+    let config = checkpoint.reasoning.as_ref()?;
+    let ids = |text: &String| tokenizer.control(text).map_or_else(|| tokenizer.encode(text), |id| vec![id]);
+    // What is no token of its own can not come as one.
+    let one = |text: &String| <[u32; 1]>::try_from(ids(text)).ok().map(|[id]| id);
+    let markers = Markers {
+        start: ids(&config.start),
+        end: ids(&config.end),
+        implicit_end: config.implicit_end.iter().filter_map(one).collect(),
+        budget_message: tokenizer.encode(&config.budget_message),
+        extend_message: tokenizer.encode(&config.extend_message),
+        end_tokens: end_tokens(checkpoint, tokenizer),
+    };
+    Some(Reasoning {
+        markers: Arc::new(markers),
+        is_on: config.is_on,
+        prefill_start: config.prefill_start,
+        efforts: config.efforts.clone(),
     })
 }
 

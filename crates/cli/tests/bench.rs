@@ -312,3 +312,56 @@ fn bench_tile(model: &Path) -> Output {
     command.arg("bench").arg("-m").arg(model).args(["--image-tile", "--json", "--runs", "2", "--threads", "2"]);
     command.env_remove("PUNA_MODEL").output().expect("puna starts")
 }
+
+/// A chat of as many tokens as were asked for; every third answer of 2 is a refusal.
+fn busy(seen: &Seen) -> (u16, String) {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    if !seen.line.contains("/chat/") {
+        return whole(seen);
+    }
+    if seen.body["max_tokens"] == 2 && ASKED.fetch_add(1, Ordering::Relaxed) % 3 == 2 {
+        return (429, r#"{"error":{"message":"later"}}"#.to_owned());
+    }
+    (200, tokens(&seen.body).replace("\"text\":\"a\"", "\"delta\":{\"content\":\"a\"}"))
+}
+
+fn load(url: &str, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_puna"));
+    command.args(["bench", "--load", url, "--seconds", "1", "--prefill", "3,9", "--tokens", "2", "--runs", "1"]);
+    for name in ["PUNA_MODEL", "PUNA_API_KEY", "OPENAI_API_KEY"] {
+        command.env_remove(name);
+    }
+    command.args(arguments).output().expect("puna starts")
+}
+
+#[test]
+fn clients_of_a_server_see_its_speed_what_it_refuses_and_what_fails() {
+    fn broken(seen: &Seen) -> (u16, String) {
+        let (status, text) = busy(seen);
+        let is_probe = seen.body["max_tokens"] == 1;
+        (status, if is_probe { text } else { text.replace("data: [DONE]", "").replace("\"length\"", "null") })
+    }
+    let (url, seen) = server(busy);
+    let (other, _) = server(broken);
+    let lines = lines(&load(&url, &["--batch", "2", "--against", &other, "--json"]));
+    assert_eq!(lines.len(), 2);
+    let count = |line: &Value, key: &str| line[key].as_u64().expect("a number");
+    let (good, bad) = (&lines[0], &lines[1]);
+    assert!(count(good, "answers") > 0 && count(good, "refused") > 0 && count(good, "failed") == 0, "{good}");
+    assert_eq!(count(good, "completion_tokens"), 2 * count(good, "answers"));
+    assert!(good["first_token_s"]["p50"].as_f64() <= good["first_token_s"]["p99"].as_f64(), "{good}");
+    assert!(count(bad, "answers") == 0 && count(bad, "failed") > 0, "{bad}");
+    assert!(bad["failures"].to_string().contains("broke off"), "{bad}");
+    let words: std::collections::HashSet<usize> = seen
+        .lock()
+        .expect("no poison")
+        .iter()
+        .filter(|seen| seen.body["max_tokens"] == 2)
+        .map(|seen| seen.body["messages"][0]["content"].as_str().expect("a text").split(' ').count())
+        .collect();
+    assert_eq!(words, [3, 9].into(), "prompts take turns");
+
+    let output = load(&url, &["--against", "xllamacpp"]);
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use anyhow::{Context, Result};
 use engine::media::{TileConfig, TileSettings, decode, preprocess};
 use engine::{Event, Limits, Request, Sequence, content, encode_image};
-use tokenizer::{ChatFormat, ImageIds, Llama4Chat, Message, Part, Role, encode_segments};
+use tokenizer::{ChatFormat, Ending, ImageIds, Llama4Chat, Message, Part, Role, encode_segments};
 
 fn main() -> Result<()> {
     let checkpoint = examples::checkpoint()?;
@@ -30,14 +30,14 @@ fn main() -> Result<()> {
     // The conversation becomes ids, with a placeholder for each row.
     let format = ChatFormat::Llama4(Llama4Chat::new(&tokenizer)?);
     let messages = [Message::new(Role::User, vec![Part::Image, Part::Text(question)])];
-    let pieces = encode_segments(&tokenizer, &format.render(&messages, None, true)?);
+    let pieces = encode_segments(&tokenizer, &format.render(&messages, None, Ending::Answer(None))?);
     let ids = ImageIds::of(&tokenizer);
     let prompt = content(&pieces, &[image], ids.as_ref(), config.tokens_per_tile())?;
 
     let end_tokens = checkpoint.config.text.eos.clone();
     let request = Request { max_tokens: Some(32), end_tokens, ..Request::default() };
     engine.generate(&mut Sequence::default(), prompt, &request, &tokenizer, &mut |event| {
-        if let Event::Token { text, .. } | Event::Tail(text) = event {
+        if let Event::Token { text, .. } | Event::Tail { text, .. } = event {
             print!("{text}");
         }
         ControlFlow::Continue(())

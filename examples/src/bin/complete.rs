@@ -22,7 +22,7 @@ fn main() -> Result<()> {
     };
     let mut sequence = Sequence::default();
     let finished = engine.generate(&mut sequence, prompt, &request, &tokenizer, &mut |event| {
-        if let Event::Token { text, .. } | Event::Tail(text) = event {
+        if let Event::Token { text, .. } | Event::Tail { text, .. } = event {
             print!("{text}");
             // A closed output is no reason to go on.
             if std::io::stdout().flush().is_err() {

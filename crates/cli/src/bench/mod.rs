@@ -1,6 +1,7 @@
 //! Measuring how fast a model runs, beside what the machine allows and beside another engine.
 
 pub mod cpu_time;
+pub mod load;
 pub mod ours;
 pub mod peer;
 pub mod report;
@@ -98,9 +99,15 @@ impl Iterator for Ids {
     }
 }
 
-/// The middle of `values`, the lower one of two.
+/// The middle of `values`, the lower one of two; NaN if there are none.
 pub fn median(values: &[f64]) -> f64 {
+    quantile(values, 0.5).unwrap_or(f64::NAN)
+}
+
+/// The least of `values` that at least a `share` of them do not exceed.
+pub fn quantile(values: &[f64], share: f64) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
+    let at = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(at.saturating_sub(1)).copied()
 }

@@ -149,7 +149,7 @@ impl Load {
 }
 
 /// Four significant digits.
-fn round(value: f64) -> f64 {
+pub fn round(value: f64) -> f64 {
     format!("{value:.3e}").parse().unwrap_or(value)
 }
 

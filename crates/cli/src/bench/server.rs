@@ -73,6 +73,25 @@ impl Server {
     /// # Errors
     /// Exit code 2 if nobody answers, the key is refused, or the model is not there.
     pub fn connect(address: Address, tokenizer: Option<Tokenizer>, n_vocab: u32) -> Result<Self> {
+        Self::of_forms(address, Prompts::new(tokenizer, n_vocab), &[Form::Ids, Form::Text, Form::Chat])
+    }
+
+    /// The same for chats, whose prompts are numbers as text.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn connect_to_chat(address: Address) -> Result<Self> {
+        let mut this = Self::of_forms(address, Prompts::new(None, 1000), &[Form::Chat])?;
+        // What a number more makes of a prompt, without what the chat's form takes.
+        let [few, many] = [16, 80].map(|n| this.prompts.make(n, Form::Chat));
+        let read = |prompt: &Prompt| anyhow::Ok(this.stream(prompt, 1)?.n_prompt);
+        if let (Some(few), Some(many)) = (read(&few)?, read(&many)?) {
+            this.prompts.tokens_a_word = (many.saturating_sub(few) as f64 / 64.0).max(1.0);
+        }
+        Ok(this)
+    }
+
+    fn of_forms(address: Address, prompts: Prompts, forms: &[Form]) -> Result<Self> {
         let base = base(&address.url)?;
         let agent = agent(&base);
         let mut this = Self {
@@ -82,10 +101,10 @@ impl Server {
             model: String::new(),
             form: Form::Ids,
             extras: Extras::Asked,
-            prompts: Prompts::new(tokenizer, n_vocab),
+            prompts,
         };
         this.model = this.find_model(address.model, &address.file_names)?;
-        this.probe()?;
+        this.probe(forms)?;
         Ok(this)
     }
 
@@ -141,9 +160,9 @@ impl Server {
     }
 
     /// Settles on the first form that the server takes.
-    fn probe(&mut self) -> Result<()> {
+    fn probe(&mut self, forms: &[Form]) -> Result<()> {
         let mut last = None;
-        for form in [Form::Ids, Form::Text, Form::Chat] {
+        for form in forms.iter().copied() {
             for extras in [Extras::Asked, Extras::None] {
                 (self.form, self.extras) = (form, extras);
                 let prompt = self.prompts.make(4, form);
@@ -188,14 +207,23 @@ impl Server {
             return Err(error);
         }
         if !(200..300).contains(&status) {
-            return Err(Refused { path, status, why: refusal(response.body_mut()) }.into());
+            let retry_s = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+            return Err(Refused { path, status, retry_s, why: refusal(response.body_mut()) }.into());
         }
         let reader = BufReader::new(response.into_body().into_with_config().limit(ANSWER_BYTES).reader());
         Answer::read(reader, began).with_context(|| format!("{}/{path}", self.base))
     }
 
-    /// An answer of exactly `n_tokens`, whose prompt was read whole.
-    fn whole_stream(&self, prompt: &Prompt, n_tokens: usize) -> Result<Answer> {
+    /// A prompt of about `n_tokens`.
+    pub fn prompt(&mut self, n_tokens: usize) -> Prompt {
+        self.prompts.make(n_tokens, self.form)
+    }
+
+    /// An answer of exactly `n_tokens`.
+    ///
+    /// # Errors
+    /// [`Refused`] where the server says no; anything else where the stream is not what was asked for.
+    pub fn whole_stream(&self, prompt: &Prompt, n_tokens: usize) -> Result<Answer> {
         let answer = self.stream(prompt, n_tokens)?;
         if answer.n_tokens < n_tokens {
             return Err(usage(
@@ -276,9 +304,12 @@ impl super::Engine for Server {
 
 /// A status that is no success.
 #[derive(Debug)]
-struct Refused {
+pub struct Refused {
     path: &'static str,
-    status: u16,
+    /// The status.
+    pub status: u16,
+    /// When to come back, in seconds, where the server says.
+    pub retry_s: Option<f64>,
     why: String,
 }
 
@@ -328,23 +359,25 @@ fn agent(base: &str) -> Agent {
 
 /// What one stream gave, and when.
 #[derive(Debug)]
-struct Answer {
+pub struct Answer {
     /// When the request was sent.
     began: Instant,
     /// Seconds from there to the first token.
-    first_s: f64,
+    pub first_s: f64,
     /// When the last event with a choice came.
     last: Instant,
+    /// When each event with text came.
+    pub events: Vec<Instant>,
     /// Tokens of the answer: as the server counts them, else events.
-    n_tokens: usize,
+    pub n_tokens: usize,
     /// Tokens of the prompt, where the server says.
-    n_prompt: Option<usize>,
+    pub n_prompt: Option<usize>,
 }
 
 impl Answer {
     /// Reads server-sent events to their end.
     fn read(events: impl BufRead, began: Instant) -> Result<Self> {
-        let (mut first, mut last, mut n_events, mut ended) = (None, began, 0, false);
+        let (mut first, mut last, mut texts, mut ended) = (None, began, Vec::new(), false);
         let (mut n_tokens, mut n_prompt) = (None, None);
         for line in events.lines() {
             let line = line.context("the stream broke off")?;
@@ -372,18 +405,22 @@ impl Answer {
                 first.get_or_insert(now);
                 last = now;
             }
-            n_events += usize::from(is_token);
+            if is_token {
+                texts.push(now);
+            }
         }
+        let n_events = texts.len();
         let first = first.filter(|_| ended).with_context(|| {
             format!("the stream broke off after {n_events} tokens, without a finish_reason and without [DONE]")
         })?;
         let first_s = first.duration_since(began).as_secs_f64();
-        Ok(Self { began, first_s, last, n_tokens: n_tokens.unwrap_or(n_events), n_prompt })
+        Ok(Self { began, first_s, last, events: texts, n_tokens: n_tokens.unwrap_or(n_events), n_prompt })
     }
 }
 
 /// A prompt in one form.
-struct Prompt {
+#[derive(Debug)]
+pub struct Prompt {
     value: Value,
     n_tokens: usize,
 }
@@ -394,12 +431,14 @@ struct Prompts {
     n_vocab: u32,
     /// Begins with the time, so that a second call of this program does not repeat the first one's.
     state: u32,
+    /// Tokens of a number and what parts it from the next one, where there is no tokenizer to tell.
+    tokens_a_word: f64,
 }
 
 impl Prompts {
     fn new(tokenizer: Option<Tokenizer>, n_vocab: u32) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { tokenizer, n_vocab, state: now.subsec_nanos() ^ now.as_secs() as u32 }
+        Self { tokenizer, n_vocab, state: now.subsec_nanos() ^ now.as_secs() as u32, tokens_a_word: 1.0 }
     }
 
     fn make(&mut self, n: usize, form: Form) -> Prompt {
@@ -422,7 +461,8 @@ impl Prompts {
             }
             // Numbers of up to three digits, each of which is a token of its own or two in most vocabularies.
             (None, Form::Text | Form::Chat) => {
-                let words: Vec<String> = ids.take(n).map(|id| (id % 1000).to_string()).collect();
+                let n_words = (n as f64 / self.tokens_a_word).ceil() as usize;
+                let words: Vec<String> = ids.take(n_words).map(|id| (id % 1000).to_string()).collect();
                 Prompt { value: json!(words.join(" ")), n_tokens: n }
             }
         }

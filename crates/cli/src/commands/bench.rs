@@ -8,6 +8,7 @@ use cpu::Cpu;
 use formats::Checkpoint;
 
 use crate::bench::cpu_time::Reading;
+use crate::bench::load::{self, Seen};
 use crate::bench::ours::Ours;
 use crate::bench::peer::LlamaCpp;
 use crate::bench::report::{self, Load, Row, Runs};
@@ -17,8 +18,8 @@ use crate::failure::usage;
 use crate::output::line;
 use crate::plan::forecast::{Ask, Memory, Speed};
 use crate::plan::subject::Subject;
-use crate::plan::{self, learned, system};
-use crate::{experts, model};
+use crate::plan::{self, learned};
+use crate::{experts, memory, model};
 
 /// Measure speed: reading prompts, decoding, loading, and the share of what the machine allows
 ///
@@ -31,11 +32,18 @@ use crate::{experts, model};
 #[derive(clap::Args)]
 pub struct Bench {
     /// A GGUF file or a Hugging Face folder
-    #[arg(short, long, env = "PUNA_MODEL", required_unless_present = "roofs")]
+    #[arg(short, long, env = "PUNA_MODEL", required_unless_present_any = ["roofs", "load"])]
     model: Option<PathBuf>,
     /// Only measure what the machine allows
     #[arg(long)]
     roofs: bool,
+    /// A server's URL: --batch clients chat with it at a time for --seconds, their prompts of --prefill tokens in turns,
+    /// their answers of --tokens; with --against URL another server gets the same, in alternation
+    #[arg(long, value_name = "URL", conflicts_with_all = ["roofs", "model"])]
+    load: Option<String>,
+    /// How long --load begins new requests
+    #[arg(long, value_name = "N", default_value_t = 20, requires = "load")]
+    seconds: u64,
     /// Lengths of prompts to read
     #[arg(long, value_name = "TOKENS", value_delimiter = ',', default_value = "64,512,2048")]
     prefill: Vec<usize>,
@@ -115,23 +123,27 @@ impl std::str::FromStr for Peer {
 
 impl Bench {
     pub fn run(self) -> Result<()> {
+        if let Some(url) = &self.load {
+            return self.load_server(url);
+        }
         let dev = self.device.open();
         let (threads, isa) = (dev.threads(), dev.isa());
         if self.roofs || self.model.is_none() {
             let roofs = dev.roofs(Duration::from_secs(2));
             return report::print_roofs(&roofs, threads, &format!("{isa:?}"), self.json);
         }
+        let process_bytes = plan::process_bytes();
         let checkpoint = model::open_checkpoint(self.model_path(), self.mmproj.as_deref())?;
         let tests = self.tests(&checkpoint)?;
         let context = tests.iter().map(|test| test.n_positions()).max().unwrap_or(0) + tensor::PAGE_LEN;
-        let Loaded { mut ours, subject, key, mut load } = self.load(dev, &checkpoint, context)?;
+        let Loaded { mut ours, subject, key, mut load } = self.load(dev, &checkpoint, context, process_bytes)?;
         let mut theirs = self.open_peer(&checkpoint, &ours, threads, context)?;
         let mut rows = Vec::new();
-        let mut peak = system::process("VmHWM:");
+        let mut peak = memory::process("VmHWM:");
         for test in tests {
             let row = self.measure(test, &mut ours, theirs.as_deref_mut(), &subject)?;
             // Counted anew since the roofs were measured, whose buffers are not the model's.
-            peak = peak.max(system::process("VmHWM:"));
+            peak = peak.max(memory::process("VmHWM:"));
             if self.json {
                 line(&row.json(threads).to_string())?;
             }
@@ -164,14 +176,13 @@ impl Bench {
                 Some(Box::new(peer))
             }
             Some(Peer::Url(url)) => {
-                let key = self.api_key.clone().or_else(|| std::env::var("OPENAI_API_KEY").ok());
                 let name = |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned());
                 let whole = name(Some(path.as_os_str()));
                 let address = Address {
                     url: url.clone(),
                     model: self.against_model.clone(),
                     file_names: [whole, name(path.file_name()), name(path.file_stem())].into_iter().flatten().collect(),
-                    key: key.filter(|key| !key.is_empty()).map(Key),
+                    key: self.key(),
                 };
                 // A model without a tokenizer is measured with ids, or with numbers as text.
                 let tokenizer = model::tokenizer_of(checkpoint).ok();
@@ -182,14 +193,64 @@ impl Bench {
         })
     }
 
+    /// The server's key, if there is one.
+    fn key(&self) -> Option<Key> {
+        let key = self.api_key.clone().or_else(|| std::env::var("OPENAI_API_KEY").ok());
+        key.filter(|key| !key.is_empty()).map(Key)
+    }
+
+    /// Clients of a server, or of two in alternation.
+    fn load_server(&self, url: &str) -> Result<()> {
+        self.check_counts()?;
+        let mut urls = vec![url];
+        match &self.against {
+            None => {}
+            Some(Peer::Url(url)) => urls.push(url),
+            Some(Peer::Xllamacpp) => {
+                return Err(usage("--load measures servers", "start the other engine's server and give its URL"));
+            }
+        }
+        let connect = |(i, url): (usize, &&str)| {
+            let model = self.against_model.clone().filter(|_| i == 1);
+            let address = Address { url: (*url).to_owned(), model, file_names: Vec::new(), key: self.key() };
+            Server::connect_to_chat(address)
+        };
+        let mut servers = urls.iter().enumerate().map(connect).collect::<Result<Vec<_>>>()?;
+        for n_clients in self.batch.iter().copied() {
+            let duration = Duration::from_secs(self.seconds);
+            let load = load::Load { n_clients, duration, prompts: self.prefill.clone(), tokens: self.tokens };
+            let mut runs: Vec<Seen> = Vec::new();
+            for _ in 0..self.runs {
+                for (server, url) in servers.iter_mut().zip(&urls) {
+                    let seen = load::run(server, &load)?;
+                    if self.json {
+                        line(&seen.json(url, &load).to_string())?;
+                    }
+                    runs.push(seen);
+                }
+            }
+            if !self.json {
+                let rows: Vec<_> = urls.iter().copied().cycle().zip(&runs).collect();
+                load::print_table(&rows, &load)?;
+            }
+        }
+        Ok(())
+    }
+
     fn model_path(&self) -> &Path {
         self.model.as_deref().unwrap_or(Path::new(""))
     }
 
-    fn tests(&self, checkpoint: &Checkpoint) -> Result<Vec<Test>> {
-        if self.runs == 0 || self.tokens == 0 || self.batch.contains(&0) || self.prefill.contains(&0) {
+    fn check_counts(&self) -> Result<()> {
+        let empty = self.batch.is_empty() || self.prefill.is_empty();
+        if empty || self.runs == 0 || self.tokens == 0 || self.batch.contains(&0) || self.prefill.contains(&0) {
             return Err(usage("--runs, --tokens, --batch and --prefill count from 1", "leave out what is not wanted"));
         }
+        Ok(())
+    }
+
+    fn tests(&self, checkpoint: &Checkpoint) -> Result<Vec<Test>> {
+        self.check_counts()?;
         if self.image_tile {
             let vision = checkpoint.config.vision.as_ref().ok_or_else(|| {
                 let message = format!("{} has no vision tower", checkpoint.path.display());
@@ -206,8 +267,8 @@ impl Bench {
         Ok(tests)
     }
 
-    fn load(&self, dev: Cpu, checkpoint: &Checkpoint, context: usize) -> Result<Loaded> {
-        let (process_bytes, path) = (plan::process_bytes(), self.model_path());
+    fn load(&self, dev: Cpu, checkpoint: &Checkpoint, context: usize, process_bytes: usize) -> Result<Loaded> {
+        let path = self.model_path();
         let began = Instant::now();
         let kv = self.cache.kv(context);
         let placement = self.experts.place(checkpoint, context, kv)?;
@@ -251,7 +312,7 @@ impl Bench {
             }
             false => None,
         };
-        system::reset_peak();
+        memory::reset_peak();
         let (mut mine, mut its) = (Runs::default(), theirs.as_ref().map(|_| Runs::default()));
         let mut before = ours.expert_stats();
         for run in 0..=self.runs {

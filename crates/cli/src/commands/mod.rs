@@ -4,8 +4,10 @@ mod bench;
 mod completions;
 mod inspect;
 mod plan;
+mod ps;
 mod quantize;
 mod run;
+mod serve;
 mod tokenize;
 mod trace;
 
@@ -18,6 +20,10 @@ use anyhow::Result;
 pub enum Command {
     /// Answer a prompt, or hold a conversation
     Run(run::Run),
+    /// Serve a model over HTTP, in OpenAI's and Anthropic's shapes
+    Serve(Box<serve::Serve>),
+    /// Show the servers that run on this machine
+    Ps(ps::Ps),
     /// Measure speed: prompts, decoding, loading, and the share of what the machine allows
     Bench(bench::Bench),
     /// Forecast memory and speed, before a model is loaded or even here
@@ -43,6 +49,8 @@ impl Command {
     pub fn run(self, top: &mut clap::Command) -> Result<ExitCode> {
         match self {
             Self::Run(command) => return command.run(),
+            Self::Serve(command) => return command.run(),
+            Self::Ps(command) => command.run()?,
             Self::Quantize(command) => return command.run(),
             Self::Plan(command) => return command.run(),
             Self::Bench(command) => command.run()?,

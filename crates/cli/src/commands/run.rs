@@ -45,6 +45,10 @@ pub struct Run {
     cache: model::CacheArguments,
     #[command(flatten)]
     experts: experts::ExpertArguments,
+    /// Think before the answer: on, off, low, medium, high or what else the model knows, or a number of tokens; as the model
+    /// does by itself if absent
+    #[arg(long, value_name = "LEVEL", num_args = 0..=1, require_equals = true, default_missing_value = "on", conflicts_with = "raw")]
+    think: Option<String>,
     /// One JSON object with the answer and its counts instead of the text
     #[arg(long)]
     json: bool,
@@ -129,6 +133,7 @@ impl SamplingArguments {
             stop: self.stop.clone(),
             max_tokens: self.max_tokens,
             end_tokens: chat.end_tokens().to_vec(),
+            thinking: None,
         }
     }
 }
@@ -151,7 +156,10 @@ impl Run {
             std::fs::read(path).map_err(|e| usage(format!("--image {}: {e}", path.display()), "check the path"))
         });
         let images = images.collect::<Result<Vec<_>>>()?;
-        let chat = Chat::open(&self.model, self.mmproj.as_deref(), self.device.open(), (self.cache, self.experts))?;
+        let mut chat = Chat::open(&self.model, self.mmproj.as_deref(), self.device.open(), (self.cache, self.experts))?;
+        if let Some(level) = &self.think {
+            chat.think(level)?;
+        }
         let request = self.sampling.request(&chat);
         match prompt {
             Some(prompt) => self.answer(chat, &request, &prompt, &images),
@@ -212,6 +220,7 @@ fn report(answer: &Answer, request: &Request) -> serde_json::Value {
     json!({
         "version": 1,
         "text": answer.text,
+        "reasoning": answer.reasoning,
         "ids": answer.ids,
         "finish_reason": match finished.reason {
             FinishReason::Stop => "stop",
@@ -223,6 +232,7 @@ fn report(answer: &Answer, request: &Request) -> serde_json::Value {
             "prompt_tokens": finished.n_prompt,
             "cached_tokens": finished.n_cached,
             "completion_tokens": finished.n_completion,
+            "reasoning_tokens": finished.n_reasoning,
         },
     })
 }

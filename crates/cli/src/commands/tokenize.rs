@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use tokenizer::{Message, Piece, Role, encode_segments};
+use tokenizer::{Ending, Message, Piece, Role, encode_segments};
 
 use crate::model;
 use crate::output::line;
@@ -42,7 +42,7 @@ impl Tokenize {
         };
         let ids = if self.chat {
             let format = format.context("this tokenizer comes without a chat format")?;
-            let segments = format.render(&[Message::text(Role::User, text)], None, true)?;
+            let segments = format.render(&[Message::text(Role::User, text)], None, Ending::Answer(None))?;
             let pieces = encode_segments(&tokenizer, &segments);
             pieces.into_iter().flat_map(|piece| if let Piece::Ids(ids) = piece { ids } else { Vec::new() }).collect()
         } else {

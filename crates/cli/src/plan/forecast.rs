@@ -38,8 +38,6 @@ pub struct Ask {
 pub struct Memory {
     /// Packed weights that every row needs, and the embedding table, which stays in its file.
     pub always: usize,
-    /// Of them the embedding table and the like.
-    pub tables: usize,
     /// Packed routed experts.
     pub experts: usize,
     /// Keys and values.
@@ -48,8 +46,8 @@ pub struct Memory {
     pub work: usize,
     /// The process itself.
     pub process: usize,
-    /// Pages of the model's files that stay mapped after packing; the system takes them back when it needs them.
-    pub mapped: usize,
+    /// Of the embedding table, what nobody will have looked at.
+    pub untouched: usize,
 }
 
 /// How a model and a machine go together.
@@ -82,13 +80,12 @@ impl Memory {
     pub fn of(subject: &Subject, ask: &Ask) -> Result<Self> {
         let plan = CachePlan::for_sequences(&subject.model, ask.context, ask.n_sequences, ask.kv, STEP_ROWS)?;
         Ok(Self {
-            always: subject.fixed_bytes() + subject.weights.tables,
-            tables: subject.weights.tables,
+            always: subject.fixed_bytes() + subject.weights.tables + subject.header_bytes,
             experts: subject.expert_bytes(),
             kv: plan.bytes,
             work: work(subject, ask)?,
             process: ask.process_bytes,
-            mapped: subject.mapped_bytes - untouched_tables(subject, ask.context),
+            untouched: untouched_tables(subject, ask.context),
         })
     }
 
@@ -102,9 +99,9 @@ impl Memory {
         self.always + self.kv + self.work + self.process
     }
 
-    /// What the process will be seen to take at most: with the mapped file's pages, of which tables are a part.
+    /// What the process will be seen to take at most.
     pub fn peak(&self) -> usize {
-        self.need() - self.tables + self.mapped
+        self.need() - self.untouched
     }
 
     /// Bytes of experts that are in memory if `room` is free for this process in all, and what that means. Streaming
@@ -123,13 +120,12 @@ impl Memory {
     }
 }
 
-/// Bytes of tables that nobody looks at while `n_tokens` random rows are read: a fault maps the pages around it too. A
-/// tied table is read whole when the output map is packed.
+/// Bytes of tables that nobody looks at while `n_tokens` random rows are read: a fault maps the pages around it too.
 fn untouched_tables(subject: &Subject, n_tokens: usize) -> usize {
     /// Bytes that Linux maps around a fault in a file, its default.
     const AROUND: f64 = 65536.0;
     let tables = subject.weights.tables as f64;
-    if subject.config.tie_word_embeddings || tables == 0.0 {
+    if tables == 0.0 {
         return 0;
     }
     (tables * (-(n_tokens as f64) * AROUND / tables).exp()) as usize

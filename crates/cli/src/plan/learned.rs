@@ -65,7 +65,7 @@ impl Key {
         Self {
             machine: system::cpu_name(),
             threads: dev.threads(),
-            isa: format!("{:?}", dev.isa()).to_lowercase(),
+            isa: dev.isa().name().to_owned(),
             model: model.file_name().unwrap_or(model.as_os_str()).to_string_lossy().into_owned(),
             disk_bytes,
         }

@@ -17,6 +17,7 @@ use formats::Checkpoint;
 use tensor::{Format, KvFormat};
 
 use crate::failure::no_memory;
+use crate::memory;
 use forecast::{Ask, Memory, Verdict, bytes};
 use machine::GIB;
 use recipe::{DESCENDING, Recipe};
@@ -30,42 +31,73 @@ const RUNNING_BYTES: usize = 5 << 19;
 
 /// Bytes of this process beside a model: what it has before one is there, and what running adds.
 pub fn process_bytes() -> usize {
-    let now = system::process("VmRSS:").and_then(|bytes| usize::try_from(bytes).ok());
+    let now = memory::process("VmRSS:").and_then(|bytes| usize::try_from(bytes).ok());
     now.unwrap_or(6 << 20) + RUNNING_BYTES
 }
 
-/// Refuses a model that does not fit the memory that is free now, before anything of it is loaded.
-///
-/// # Errors
-/// Exit code 3, with what would fit.
-pub fn check(checkpoint: &Checkpoint, context: usize, kv: KvFormat) -> Result<()> {
-    let Some(free) = system::memory().and_then(|memory| usize::try_from(memory.available).ok()) else {
-        return Ok(());
-    };
-    let name = checkpoint.path.display().to_string();
-    let subject = Subject::stored(&name, checkpoint)?;
-    let mut ask = Ask { context, n_sequences: 1, kv, n_images: 0, process_bytes: 0 };
-    let memory = Memory::of(&subject, &ask)?;
-    if memory.need() <= free {
-        return Ok(());
+/// What a stored model takes for its conversations.
+pub struct Demand<'a> {
+    /// The model's files.
+    pub checkpoint: &'a Checkpoint,
+    subject: Subject,
+    /// The conversations.
+    pub ask: Ask,
+    /// What it takes, without the process itself.
+    pub memory: Memory,
+}
+
+impl<'a> Demand<'a> {
+    /// Of `checkpoint` for one sequence of `context` positions stored as `kv`.
+    ///
+    /// # Errors
+    /// Those of laying it out.
+    pub fn new(checkpoint: &'a Checkpoint, context: usize, kv: KvFormat) -> Result<Self> {
+        Self::of_many(checkpoint, context, 1, kv)
     }
-    let of = |bytes: usize| report::size(bytes);
-    let message = format!(
-        "{name} needs {} of memory ({} weights, {} keys and values of {context} tokens, {} work); {} are free",
-        of(memory.need()),
-        of(memory.always + memory.experts),
-        of(memory.kv),
-        of(memory.work),
-        of(free)
-    );
-    // The largest context of a power of two that fits.
-    while ask.context > 512 {
-        ask.context = (ask.context / 2).next_power_of_two();
-        if Memory::of(&subject, &ask)?.need() <= free {
-            return Err(no_memory(message, format!("--ctx {} fits", ask.context)));
+
+    /// The same for `n_sequences`.
+    ///
+    /// # Errors
+    /// Those of laying it out.
+    pub fn of_many(checkpoint: &'a Checkpoint, context: usize, n_sequences: usize, kv: KvFormat) -> Result<Self> {
+        let subject = Subject::stored(&checkpoint.path.display().to_string(), checkpoint)?;
+        let ask = Ask { context, n_sequences, kv, n_images: 0, process_bytes: 0 };
+        let memory = Memory::of(&subject, &ask)?;
+        Ok(Self { checkpoint, subject, ask, memory })
+    }
+
+    /// Refuses a model that does not fit into `free` bytes, before anything of it is loaded. Where the system does not
+    /// say what is free, everything fits.
+    ///
+    /// # Errors
+    /// Exit code 3, with what would fit.
+    pub fn check(&self, free: Option<u64>) -> Result<()> {
+        let Self { checkpoint, subject, ask, memory } = self;
+        let Some(free) = free.and_then(|bytes| usize::try_from(bytes).ok()).filter(|free| memory.need() > *free) else {
+            return Ok(());
+        };
+        let name = checkpoint.path.display();
+        let of = |bytes: usize| report::size(bytes);
+        let message = format!(
+            "{name} needs {} of memory ({} weights, {} keys and values of {} tokens{}, {} work); {} are free",
+            of(memory.need()),
+            of(memory.always + memory.experts),
+            of(memory.kv),
+            ask.context,
+            if ask.n_sequences > 1 { format!(" × {}", ask.n_sequences) } else { String::new() },
+            of(memory.work),
+            of(free)
+        );
+        let mut smaller = *ask;
+        // The largest context of a power of two that fits.
+        while smaller.context > 512 {
+            smaller.context = (smaller.context / 2).next_power_of_two();
+            if Memory::of(subject, &smaller)?.need() <= free {
+                return Err(no_memory(message, format!("--ctx {} fits", smaller.context)));
+            }
         }
+        Err(no_memory(message, format!("`puna plan {name}` says which quantisation or how much memory would do")))
     }
-    Err(no_memory(message, format!("`puna plan {name}` says which quantisation or how much memory would do")))
 }
 
 /// Formats that the maps of `subject` have: what a probe has to measure.

@@ -11,6 +11,7 @@ use tensor::{Device, Format, KvFormat, OpError, Orientation, PAGE_LEN, RowKeys, 
 
 use super::machine::{GIB, Kernel, Machine};
 use super::system;
+use crate::memory;
 
 /// Time for each rate.
 const BUDGET: Duration = Duration::from_millis(120);
@@ -25,7 +26,8 @@ pub fn measure(dev: &Cpu, formats: &[Format], kv: KvFormat) -> Result<Machine, O
     let roofs = dev.roofs(BUDGET * 4);
     let cache_bytes = system::cache_bytes();
     let cached = cache_bytes.map(|bytes| dev.read_rate(bytes / 2, BUDGET));
-    let memory = system::memory();
+    let total = memory::total_bytes().unwrap_or(0);
+    let free = memory::free_bytes().unwrap_or(total);
     let mut kernels = BTreeMap::new();
     for format in formats {
         kernels.insert(format.name().to_owned(), kernel(dev, *format, cache_bytes.unwrap_or(1 << 25))?);
@@ -33,8 +35,8 @@ pub fn measure(dev: &Cpu, formats: &[Format], kv: KvFormat) -> Result<Machine, O
     Ok(Machine {
         name: system::cpu_name(),
         threads: dev.threads(),
-        ram_gib: memory.map_or(0.0, |memory| memory.total as f64 / GIB),
-        system_gib: memory.map_or(0.0, |memory| memory.total.saturating_sub(memory.available) as f64 / GIB),
+        ram_gib: total as f64 / GIB,
+        system_gib: total.saturating_sub(free) as f64 / GIB,
         memory_gb_s: roofs.memory / 1e9,
         disk_gb_s: None,
         cache_mib: cache_bytes.map_or(0.0, |bytes| bytes as f64 / f64::from(1 << 20)),

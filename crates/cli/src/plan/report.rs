@@ -136,7 +136,7 @@ impl Forecast {
             "memory": {
                 "always_bytes": memory.always, "experts_bytes": memory.experts, "experts_cached_bytes": self.cached,
                 "kv_bytes": memory.kv, "work_bytes": memory.work, "process_bytes": memory.process,
-                "need_bytes": memory.need(), "mapped_file_bytes": memory.mapped, "peak_bytes": memory.peak(),
+                "need_bytes": memory.need(), "peak_bytes": memory.peak(),
             },
             "expert_hit_rate": round(self.hit()),
             "token_bytes": self.token_bytes,
@@ -347,9 +347,5 @@ fn assumptions(forecasts: &[Forecast], setting: &Setting<'_>) -> Vec<String> {
             "a range is no overlap of disk and arithmetic to full overlap; a prompt reads each expert once".to_owned(),
         );
     }
-    lines.push(
-        "pages of the model's file stay mapped after loading and are not counted: the system takes them back at need"
-            .to_owned(),
-    );
     lines
 }

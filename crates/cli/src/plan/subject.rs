@@ -32,8 +32,8 @@ pub struct Subject {
     pub footprint: Footprint,
     /// Bytes of its tensors in its files.
     pub disk_bytes: usize,
-    /// Bytes of files that are mapped: the tensors, and a single file's metadata.
-    pub mapped_bytes: usize,
+    /// Bytes of a single file's metadata, which stays mapped.
+    pub header_bytes: usize,
 }
 
 /// How much of a config is forecast.
@@ -116,7 +116,8 @@ impl Subject {
         if let Ok(about) = checkpoint.path.metadata()
             && about.is_file()
         {
-            this.mapped_bytes = this.mapped_bytes.max(usize::try_from(about.len()).unwrap_or(usize::MAX));
+            let file_bytes = usize::try_from(about.len()).unwrap_or(usize::MAX);
+            this.header_bytes = file_bytes.saturating_sub(checkpoint.size_bytes());
         }
         Ok(this)
     }
@@ -155,7 +156,7 @@ impl Subject {
         // A tied table is the output map's own tensor.
         let tables = if config.tie_word_embeddings { 0 } else { weights.tables };
         let disk_bytes = disk.unwrap_or(weights.stored + tables + weights.vectors);
-        Self { name, config, model, dev, weights, footprint, disk_bytes, mapped_bytes: disk_bytes }
+        Self { name, config, model, dev, weights, footprint, disk_bytes, header_bytes: 0 }
     }
 
     /// Bytes of all routed experts, packed.

@@ -4,6 +4,7 @@
 //! checked by naming their parent in `PUNA_GOLDENS`.
 
 pub mod exported;
+pub mod serving;
 pub mod speaking;
 
 use std::collections::BTreeMap;

@@ -12,7 +12,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("tokenizer", &[]),
     ("llama", &["tensor", "formats"]),
     ("engine", &["tensor", "llama", "tokenizer"]),
-    ("cli", &["tensor", "cpu", "formats", "tokenizer", "llama", "engine"]),
+    ("server", &["tokenizer", "engine"]),
+    ("cli", &["tensor", "cpu", "formats", "tokenizer", "llama", "engine", "server"]),
 ];
 
 /// The crates of this workspace that the manifest text `manifest` names outside of its tests.

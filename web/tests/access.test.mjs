@@ -1,7 +1,7 @@
 // Keyboard, screen readers, narrow screens, colours.
 
 import assert from 'node:assert/strict';
-import { everywhere, gate, scripted } from './suite.mjs';
+import { everywhere, gate, scripted, seen } from './suite.mjs';
 
 const PHONE = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true };
 
@@ -9,54 +9,54 @@ const focused = (driver) => driver.page.evaluate(() => document.activeElement.ge
 
 everywhere('everything can be done with the keyboard alone', async (driver) => {
   const { keyboard } = driver.page;
-  assert.equal(await focused(driver), 'input', 'the field has the focus from the beginning');
+  await seen.equal(() => focused(driver), 'input', 'the field has the focus from the beginning');
   await keyboard.type('First line');
   await keyboard.press('Shift+Enter');
   await keyboard.type('second line');
   await keyboard.press('Enter');
   await driver.answers.first().waitFor();
   await driver.settled();
-  assert.equal(await driver.questions.locator('.message-text').evaluate((node) => node.textContent), 'First line\nsecond line');
-  assert.equal(await focused(driver), 'input');
+  await seen.equal(() => driver.questions.locator('.message-text').evaluate((node) => node.textContent), 'First line\nsecond line');
+  await seen.equal(() => focused(driver), 'input');
 
   await keyboard.press('ArrowUp');
-  assert.equal(await focused(driver), 'Edit message');
+  await seen.equal(() => focused(driver), 'Edit message');
   await keyboard.press('Control+a');
   await keyboard.type('Changed');
   await keyboard.press('Enter');
   await driver.page.getByText('2 of 2').waitFor();
   await driver.settled();
-  assert.equal(await focused(driver), 'input');
+  await seen.equal(() => focused(driver), 'input');
 
   await keyboard.press('Control+k');
-  assert.equal(await focused(driver), 'search');
+  await seen.equal(() => focused(driver), 'search');
   await keyboard.press('ArrowDown');
-  assert.equal(await driver.page.evaluate(() => document.activeElement.className), 'list-open');
+  await seen.equal(() => driver.page.evaluate(() => document.activeElement.className), 'list-open');
   await keyboard.press('F2');
   await keyboard.type('By keyboard');
   await keyboard.press('Enter');
   await driver.button('By keyboard').waitFor();
-  assert.equal(await driver.page.evaluate(() => document.activeElement.textContent), 'By keyboard');
+  await seen.equal(() => driver.page.evaluate(() => document.activeElement.textContent), 'By keyboard');
 
   await keyboard.press('Tab');
-  assert.equal(await focused(driver), 'More for By keyboard');
+  await seen.equal(() => focused(driver), 'More for By keyboard');
   await keyboard.press('Enter');
-  assert.equal(await driver.page.evaluate(() => document.activeElement.textContent), 'Rename');
+  await seen.equal(() => driver.page.evaluate(() => document.activeElement.textContent), 'Rename');
   await keyboard.press('ArrowUp');
-  assert.equal(await driver.page.evaluate(() => document.activeElement.textContent), 'Delete');
+  await seen.equal(() => driver.page.evaluate(() => document.activeElement.textContent), 'Delete');
   await keyboard.press('Escape');
-  assert.equal(await focused(driver), 'More for By keyboard');
+  await seen.equal(() => focused(driver), 'More for By keyboard');
 
   await keyboard.press('Control+,');
   await driver.page.locator('#settings[open]').waitFor();
-  assert.equal(await focused(driver), 'set-system');
+  await seen.equal(() => focused(driver), 'set-system');
   await keyboard.press('Escape');
   await driver.page.locator('#settings[open]').waitFor({ state: 'detached' });
-  assert.equal(await focused(driver), 'More for By keyboard', 'back to where it came from');
+  await seen.equal(() => focused(driver), 'More for By keyboard', 'back to where it came from');
 
   await keyboard.press('Control+Shift+O');
-  assert.equal(await focused(driver), 'input');
-  assert.equal(await driver.questions.count(), 0);
+  await seen.equal(() => focused(driver), 'input');
+  await seen.equal(() => driver.questions.count(), 0);
 
   await keyboard.press('Control+k');
   await keyboard.press('ArrowDown');
@@ -65,7 +65,7 @@ everywhere('everything can be done with the keyboard alone', async (driver) => {
   await keyboard.press('Tab');
   await keyboard.press('Enter');
   await driver.eventually(async () => assert.deepEqual(await driver.titles(), []));
-  assert.equal(await focused(driver), 'new-conversation');
+  await seen.equal(() => focused(driver), 'new-conversation');
 });
 
 scripted('escape stops the answer', async (driver, mock) => {
@@ -80,13 +80,13 @@ scripted('escape stops the answer', async (driver, mock) => {
   await driver.page.keyboard.press('Escape');
   await driver.settled();
   await driver.answers.getByText('You stopped this answer.').waitFor();
-  assert.equal(await focused(driver), 'input');
+  await seen.equal(() => focused(driver), 'input');
 });
 
 scripted('enter that ends the choice of a character does not send', async (driver, mock) => {
   await driver.input.fill('日本');
   await driver.input.evaluate((node) => node.dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', isComposing: true, bubbles: true, cancelable: true })));
-  assert.equal(await driver.questions.count(), 0);
+  await seen.equal(() => driver.questions.count(), 0);
   assert.equal(mock.requests.length, 0);
 });
 
@@ -187,32 +187,32 @@ everywhere('colours follow the system, or what was chosen', async (driver) => {
   assert.notEqual(light, dark);
   await driver.openSettings();
   await driver.page.getByRole('radio', { name: 'Light' }).check();
-  assert.equal(await background(), light);
+  await seen.equal(() => background(), light);
   await driver.closeSettings();
   await driver.page.reload();
-  assert.equal(await background(), light);
+  await seen.equal(() => background(), light);
   await driver.openSettings();
-  assert.equal(await driver.page.getByRole('radio', { name: 'Light' }).isChecked(), true);
+  await seen.equal(() => driver.page.getByRole('radio', { name: 'Light' }).isChecked(), true);
   await driver.page.getByRole('radio', { name: 'System' }).check();
-  assert.equal(await background(), dark);
+  await seen.equal(() => background(), dark);
 });
 
 everywhere('on a narrow screen the list is a drawer', async (driver) => {
   await driver.ask('About llamas');
   const sidebar = driver.page.getByRole('navigation', { name: 'Conversations' });
-  assert.equal(await sidebar.isVisible(), false);
+  await seen.equal(() => sidebar.isVisible(), false);
   const toggle = driver.page.locator('#sidebar-toggle');
-  assert.equal(await toggle.getAttribute('aria-expanded'), 'false');
+  await seen.equal(() => toggle.getAttribute('aria-expanded'), 'false');
   await toggle.click();
   await sidebar.waitFor();
-  assert.equal(await toggle.getAttribute('aria-expanded'), 'true');
-  assert.equal(await focused(driver), 'Close the list of conversations');
-  assert.equal(await driver.page.locator('#page').evaluate((node) => node.inert), true);
+  await seen.equal(() => toggle.getAttribute('aria-expanded'), 'true');
+  await seen.equal(() => focused(driver), 'Close the list of conversations');
+  await seen.equal(() => driver.page.locator('#page').evaluate((node) => node.inert), true);
   await driver.page.keyboard.press('Escape');
   await sidebar.waitFor({ state: 'hidden' });
-  assert.equal(await focused(driver), 'List of conversations');
+  await seen.equal(() => focused(driver), 'List of conversations');
   await driver.page.locator('#top-new').click();
-  assert.equal(await driver.questions.count(), 0);
+  await seen.equal(() => driver.questions.count(), 0);
   await toggle.click();
   await driver.button('About llamas').click();
   await sidebar.waitFor({ state: 'hidden' });
@@ -259,8 +259,8 @@ scripted('while it waits for the first word the page says so without noise', asy
   });
   await driver.type('Slow');
   await driver.page.getByText(/waiting for the first word, \d+ s/).waitFor();
-  assert.equal(await driver.answers.locator('.waiting').getAttribute('aria-hidden'), 'true');
+  await seen.equal(() => driver.answers.locator('.waiting').getAttribute('aria-hidden'), 'true');
   first.open();
   await driver.settled();
-  assert.equal(await driver.page.locator('.waiting:visible').count(), 0);
+  await seen.equal(() => driver.page.locator('.waiting:visible').count(), 0);
 });

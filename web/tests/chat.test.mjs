@@ -1,19 +1,19 @@
 // Asking and answering.
 
 import assert from 'node:assert/strict';
-import { everywhere, gate, scripted } from './suite.mjs';
+import { everywhere, gate, scripted, seen } from './suite.mjs';
 
 everywhere('a message is answered, with its counts and rate', async (driver) => {
   await driver.ask('Say hello.');
-  assert.equal(await driver.questions.innerText().then((text) => text.includes('Say hello.')), true);
+  await seen.equal(() => driver.questions.innerText().then((text) => text.includes('Say hello.')), true);
   assert.notEqual(await driver.lastAnswer(), '');
   const stats = await driver.answers.locator('.stats').innerText();
   assert.match(stats, /\d+ tokens? .*first after .* prompt \d+/);
-  assert.equal(await driver.input.inputValue(), '');
+  await seen.equal(() => driver.input.inputValue(), '');
 });
 
 scripted('the model’s name and the request', async (driver, mock) => {
-  assert.equal(await driver.page.locator('#model').innerText(), 'toy-llama-4');
+  await seen.equal(() => driver.page.locator('#model').innerText(), 'toy-llama-4');
   await driver.ask('One');
   await driver.ask('Two');
   assert.deepEqual(mock.requests[1], {
@@ -39,17 +39,17 @@ scripted('the answer grows while it comes, and only its end is announced', async
   await driver.type('Go');
   const strong = driver.answers.locator('strong');
   await strong.waitFor();
-  assert.equal(await strong.innerText(), 'the fir', 'what is open is shown as if closed');
-  assert.equal(await driver.answers.getAttribute('aria-busy'), 'true');
+  await seen.equal(() => strong.innerText(), 'the fir', 'what is open is shown as if closed');
+  await seen.equal(() => driver.answers.getAttribute('aria-busy'), 'true');
   const announcer = driver.page.locator('#announcer');
-  assert.equal(await announcer.innerText(), '');
-  assert.equal(await driver.button('Send').isVisible(), false);
+  await seen.equal(() => announcer.innerText(), '');
+  await seen.equal(() => driver.button('Send').isVisible(), false);
   more.open();
   await driver.settled();
-  assert.equal(await driver.lastAnswer(), 'Here is the first part');
-  assert.equal(await announcer.innerText(), 'Answer: Here is the first part');
-  assert.equal(await announcer.getAttribute('aria-live'), 'polite');
-  assert.match(await driver.answers.locator('.stats').innerText(), /^1,234 tokens .*prompt 5,678$/);
+  await seen.equal(() => driver.lastAnswer(), 'Here is the first part');
+  await seen.equal(() => announcer.innerText(), 'Answer: Here is the first part');
+  await seen.equal(() => announcer.getAttribute('aria-live'), 'polite');
+  await seen.match(() => driver.answers.locator('.stats').innerText(), /^1,234 tokens .*prompt 5,678$/);
 });
 
 scripted('markdown of every kind', async (driver, mock) => {
@@ -79,11 +79,11 @@ scripted('markdown of every kind', async (driver, mock) => {
     'div(div(span button(svg(path) span)) pre(code(span span span span span)))',
   ]);
   const link = prose.locator('a').first();
-  assert.equal(await link.getAttribute('href'), 'https://example.test/a?b=1');
-  assert.equal(await link.getAttribute('rel'), 'noopener noreferrer nofollow');
-  assert.equal(await link.getAttribute('target'), '_blank');
-  assert.equal(await prose.locator('ol').getAttribute('start'), '3');
-  assert.equal(await prose.locator('pre').innerText(), 'def f(): # note\n    return "x"');
+  await seen.equal(() => link.getAttribute('href'), 'https://example.test/a?b=1');
+  await seen.equal(() => link.getAttribute('rel'), 'noopener noreferrer nofollow');
+  await seen.equal(() => link.getAttribute('target'), '_blank');
+  await seen.equal(() => prose.locator('ol').getAttribute('start'), '3');
+  await seen.equal(() => prose.locator('pre').innerText(), 'def f(): # note\n    return "x"');
 });
 
 scripted('a streamed text ends as the same page as the whole text', async (driver) => {
@@ -120,8 +120,8 @@ scripted('code has a copy button, and so has an answer', async (driver, mock) =>
   const clipboard = () => driver.page.evaluate(() => navigator.clipboard.readText());
   await driver.button('Copy code').click();
   await driver.page.getByText('Copied', { exact: true }).first().waitFor();
-  assert.equal(await clipboard(), 'let a = 1 < 2;\n\nb();');
-  assert.equal(await driver.page.locator('#announcer').innerText(), 'Copied');
+  await seen.equal(() => clipboard(), 'let a = 1 < 2;\n\nb();');
+  await seen.equal(() => driver.page.locator('#announcer').innerText(), 'Copied');
   await driver.button('Copy answer').click();
   await driver.eventually(async () => assert.equal(await clipboard(), 'Look:\n\n```js\nlet a = 1 < 2;\n\nb();\n```\n'));
 });
@@ -136,7 +136,7 @@ scripted('copying works where the browser has no clipboard for the page, as over
   await driver.page.getByText('Copied', { exact: true }).first().waitFor();
   await driver.input.focus();
   await driver.page.keyboard.press('Control+v');
-  assert.equal(await driver.input.inputValue(), 'kept');
+  await seen.equal(() => driver.input.inputValue(), 'kept');
 }, { init: "Object.defineProperty(navigator, 'clipboard', { value: undefined }); delete Crypto.prototype.randomUUID;" });
 
 scripted('thinking is folded, and can be unfolded', async (driver, mock) => {
@@ -150,14 +150,14 @@ scripted('thinking is folded, and can be unfolded', async (driver, mock) => {
   await driver.type('Think');
   const summary = driver.answers.locator('summary');
   await summary.getByText('Thinking…').waitFor();
-  assert.equal(await driver.answers.locator('.thinking-text').isVisible(), false);
+  await seen.equal(() => driver.answers.locator('.thinking-text').isVisible(), false);
   await summary.click();
-  assert.equal(await driver.answers.locator('.thinking-text strong').innerText(), 'consider');
+  await seen.equal(() => driver.answers.locator('.thinking-text strong').innerText(), 'consider');
   more.open();
   await driver.settled();
-  assert.match(await summary.innerText(), /^Thought/);
-  assert.equal(await driver.lastAnswer(), 'Done.');
-  assert.match(await driver.answers.locator('.stats').innerText(), /4 of them thinking/);
+  await seen.match(() => summary.innerText(), /^Thought/);
+  await seen.equal(() => driver.lastAnswer(), 'Done.');
+  await seen.match(() => driver.answers.locator('.stats').innerText(), /4 of them thinking/);
   await driver.ask('Again');
   const body = mock.requests[1].messages;
   assert.equal(body[1].content, 'Done.', 'thoughts are not sent back');
@@ -175,7 +175,7 @@ scripted('stopping keeps what came, and the server sees the client go', async (d
   await driver.button('Stop the answer').click();
   await driver.settled();
   await gone.promise;
-  assert.equal(await driver.lastAnswer(), 'Some words');
+  await seen.equal(() => driver.lastAnswer(), 'Some words');
   await driver.answers.getByText('You stopped this answer.').waitFor();
   await driver.ask('Next');
   assert.equal(mock.requests[1].messages[1].content, 'Some words');
@@ -186,10 +186,10 @@ everywhere('answering again makes a version, and both can be seen', async (drive
   await driver.button('Answer again').click();
   await driver.page.getByText('2 of 2').waitFor();
   await driver.settled();
-  assert.equal(await driver.answers.count(), 1);
+  await seen.equal(() => driver.answers.count(), 1);
   await driver.button('Earlier version').click();
   await driver.page.getByText('1 of 2').waitFor();
-  assert.equal(await driver.button('Earlier version').isDisabled(), true);
+  await seen.equal(() => driver.button('Earlier version').isDisabled(), true);
   await driver.button('Later version').click();
   await driver.page.getByText('2 of 2').waitFor();
 });
@@ -200,13 +200,13 @@ everywhere('editing a message branches off, and the first branch can be gone bac
   await driver.questions.first().hover();
   await driver.button('Edit message').first().click();
   const field = driver.page.getByRole('textbox', { name: 'Edit message' });
-  assert.equal(await field.inputValue(), 'First question');
+  await seen.equal(() => field.inputValue(), 'First question');
   await field.fill('Changed question');
   await field.press('Enter');
   await driver.page.getByText('2 of 2').waitFor();
   await driver.settled();
-  assert.equal(await driver.questions.count(), 1);
-  assert.equal(await driver.questions.locator('.message-text').innerText(), 'Changed question');
+  await seen.equal(() => driver.questions.count(), 1);
+  await seen.equal(() => driver.questions.locator('.message-text').innerText(), 'Changed question');
   await driver.button('Earlier version').click();
   await driver.eventually(async () => assert.deepEqual(await driver.questions.locator('.message-text').allInnerTexts(), ['First question', 'Second question']));
 });
@@ -219,7 +219,7 @@ scripted('an edited message is sent in place of the old one, without what follow
   const field = driver.page.getByRole('textbox', { name: 'Edit message' });
   await field.fill('Not sent');
   await field.press('Escape');
-  assert.equal(await driver.questions.first().locator('.message-text').innerText(), 'First');
+  await seen.equal(() => driver.questions.first().locator('.message-text').innerText(), 'First');
   await driver.button('Edit message').first().click();
   await field.fill('Sent');
   await driver.button('Send', driver.page.locator('.edit-form')).click();
@@ -240,7 +240,7 @@ scripted('settings go with the request, for this conversation only', async (driv
   await set('Presence penalty', '-0.5');
   await set('Stop texts', 'END\n\\n\\n');
   await driver.closeSettings();
-  assert.equal(await driver.page.locator('#top-settings').getAttribute('aria-label'), 'Settings of this conversation, changed');
+  await seen.equal(() => driver.page.locator('#top-settings').getAttribute('aria-label'), 'Settings of this conversation, changed');
   await driver.ask('Hi');
   const { messages, ...rest } = mock.requests[0];
   assert.deepEqual(messages[0], { role: 'system', content: 'You are brief.' });
@@ -259,7 +259,7 @@ scripted('a wrong setting is said at its field and not sent', async (driver, moc
   const field = driver.page.getByLabel('Temperature', { exact: true });
   await field.fill('0.5');
   await field.fill('3');
-  assert.equal(await field.getAttribute('aria-invalid'), 'true');
+  await seen.equal(() => field.getAttribute('aria-invalid'), 'true');
   await driver.page.getByText('must be a number from 0 to 2').waitFor();
   await driver.page.getByLabel('Stop texts').fill('a\nb\nc\nd\ne');
   await driver.page.getByText('has 5 lines; the limit is 4').waitFor();
@@ -280,7 +280,7 @@ scripted('settings can be those of new conversations, and be reset', async (driv
   await driver.openSettings();
   await driver.button('Reset').click();
   await driver.page.getByText('The model’s own settings are back.').waitFor();
-  assert.equal(await driver.page.getByLabel('Temperature', { exact: true }).inputValue(), '');
+  await seen.equal(() => driver.page.getByLabel('Temperature', { exact: true }).inputValue(), '');
   await driver.closeSettings();
   await driver.ask('Ho');
   assert.equal(mock.requests[1].temperature, undefined);
@@ -292,7 +292,7 @@ scripted('with several models one can be chosen', async (driver, mock) => {
   await driver.closeSettings();
   await driver.ask('Hi');
   assert.equal(mock.requests[0].model, 'toy-lora');
-  assert.equal(await driver.page.locator('#model').innerText(), 'toy-lora');
+  await seen.equal(() => driver.page.locator('#model').innerText(), 'toy-lora');
 }, { setup: (mock) => (mock.models = ['toy-llama-4', 'toy-lora']) });
 
 scripted('an answer that reached its limit of tokens says so', async (driver, mock) => {
@@ -324,7 +324,7 @@ scripted('the end stays in sight while the answer grows, unless the reader has g
   await driver.button('Go to the newest message').waitFor();
   first.open();
   await driver.answers.getByText('MORE').waitFor();
-  assert.equal(await driver.page.locator('#main').evaluate((main) => main.scrollTop), 0);
+  await seen.equal(() => driver.page.locator('#main').evaluate((main) => main.scrollTop), 0);
   await driver.button('Go to the newest message').click();
   await driver.eventually(async () => assert.ok((await left()) < 5));
   second.open();
@@ -336,7 +336,7 @@ scripted('the end stays in sight while the answer grows, unless the reader has g
 
 everywhere('an example fills the field and waits to be sent', async (driver) => {
   await driver.page.locator('#examples button').first().click();
-  assert.match(await driver.input.inputValue(), /^Explain how a mixture of experts works/);
-  assert.equal(await driver.questions.count(), 0);
-  assert.equal(await driver.input.evaluate((node) => node === document.activeElement), true);
+  await seen.match(() => driver.input.inputValue(), /^Explain how a mixture of experts works/);
+  await seen.equal(() => driver.questions.count(), 0);
+  await seen.equal(() => driver.input.evaluate((node) => node === document.activeElement), true);
 });

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
-import { everywhere, gate, scripted } from './suite.mjs';
+import { everywhere, gate, scripted, seen } from './suite.mjs';
 
 async function begin(driver, ...texts) {
   for (const text of texts) {
@@ -35,9 +35,9 @@ everywhere('conversations are listed, the newest first, and outlive a reload', a
   const answer = await driver.lastAnswer();
   await driver.page.reload();
   await driver.questions.getByText('About llamas').waitFor();
-  assert.equal(await driver.lastAnswer(), answer);
-  assert.equal(await driver.page.locator('[aria-current="page"]').innerText(), 'About llamas');
-  assert.equal(await driver.page.title(), 'About llamas – Puna');
+  await seen.equal(() => driver.lastAnswer(), answer);
+  await seen.equal(() => driver.page.locator('[aria-current="page"]').innerText(), 'About llamas');
+  await seen.equal(() => driver.page.title(), 'About llamas – Puna');
   assert.deepEqual(await driver.titles(), ['About alpacas', 'About llamas']);
 });
 
@@ -50,7 +50,7 @@ scripted('search looks into titles and messages', async (driver, mock) => {
   const search = driver.page.getByRole('searchbox', { name: 'Search conversations' });
   await search.fill('hum');
   assert.deepEqual(await driver.titles(), ['About llamas']);
-  assert.equal(await driver.page.locator('#list-status').innerText(), '1 found');
+  await seen.equal(() => driver.page.locator('#list-status').innerText(), '1 found');
   await search.fill('zebra');
   await driver.page.getByText('Nothing found.').waitFor();
   await search.fill('');
@@ -68,7 +68,7 @@ everywhere('a conversation can be renamed', async (driver) => {
   await field.fill('  New \t name ');
   await field.press('Enter');
   await driver.button('New name').waitFor();
-  assert.equal(await driver.page.getByRole('heading', { level: 1 }).innerText(), 'New name');
+  await seen.equal(() => driver.page.getByRole('heading', { level: 1 }).innerText(), 'New name');
   await driver.page.reload();
   await driver.button('New name').waitFor();
 });
@@ -77,13 +77,13 @@ everywhere('deleting asks first', async (driver) => {
   await begin(driver, 'Stays', 'Goes');
   await driver.menu('Goes', 'Delete');
   const dialog = driver.page.getByRole('alertdialog');
-  assert.match(await dialog.innerText(), /Delete this conversation\?\s+“Goes” and its images/);
+  await seen.match(() => dialog.innerText(), /Delete this conversation\?\s+“Goes” and its images/);
   await dialog.getByRole('button', { name: 'Cancel' }).click();
   assert.equal((await driver.titles()).length, 2);
   await driver.menu('Goes', 'Delete');
   await dialog.getByRole('button', { name: 'Delete' }).click();
   await driver.eventually(async () => assert.deepEqual(await driver.titles(), ['Stays']));
-  assert.equal(await driver.questions.count(), 0, 'the shown one was deleted');
+  await seen.equal(() => driver.questions.count(), 0, 'the shown one was deleted');
   await driver.page.reload();
   await driver.button('Stays').waitFor();
   assert.deepEqual(await driver.titles(), ['Stays']);
@@ -123,7 +123,7 @@ scripted('an answer goes on while another conversation is shown', async (driver,
   await driver.answers.getByText('begun').waitFor();
   await driver.page.keyboard.press('Control+Shift+O');
   await driver.ask('Quick one');
-  assert.equal(await driver.lastAnswer(), 'You said: Quick one');
+  await seen.equal(() => driver.lastAnswer(), 'You said: Quick one');
   await driver.button('Slow one, answering').waitFor();
   more.open();
   await driver.button('Slow one').click();
@@ -134,9 +134,9 @@ everywhere('what is written but not sent stays with its conversation', async (dr
   await begin(driver, 'First');
   await driver.input.fill('draft of the first');
   await driver.page.keyboard.press('Control+Shift+O');
-  assert.equal(await driver.input.inputValue(), '');
+  await seen.equal(() => driver.input.inputValue(), '');
   await driver.button('First').click();
-  assert.equal(await driver.input.inputValue(), 'draft of the first');
+  await seen.equal(() => driver.input.inputValue(), 'draft of the first');
 });
 
 everywhere('what is exported can be imported into another browser', async (driver) => {

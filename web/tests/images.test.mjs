@@ -1,7 +1,7 @@
 // Images: by file, paste and drop; made smaller or refused where they must be.
 
 import assert from 'node:assert/strict';
-import { scripted } from './suite.mjs';
+import { scripted, seen } from './suite.mjs';
 
 /** Draws an image in the page. `noise` makes it hard to compress. */
 function drawn(driver, width, height, { type = 'image/png', noise = false } = {}) {
@@ -56,7 +56,7 @@ scripted('a chosen image is shown, sent, shown with the message and kept', async
     { type: 'image_url', image_url: { url: `data:image/png;base64,${base64}` } },
     { type: 'text', text: 'What is it?' },
   ]);
-  assert.equal(await pending(driver).count(), 0);
+  await seen.equal(() => pending(driver).count(), 0);
   await driver.button('Show image brown.png').click();
   await driver.page.getByText('brown.png, 40×30').waitFor();
   await driver.page.keyboard.press('Escape');
@@ -70,7 +70,7 @@ scripted('an image can be sent alone, and be taken away before', async (driver, 
   const base64 = await drawn(driver, 8, 8);
   await choose(driver, { name: 'a.png', base64 }, { name: 'b.png', base64 });
   await driver.button('Remove a.png').click();
-  assert.equal(await pending(driver).count(), 1);
+  await seen.equal(() => pending(driver).count(), 1);
   await driver.button('Send').click();
   await driver.answers.first().waitFor();
   await driver.settled();
@@ -95,7 +95,7 @@ scripted('images can be pasted; text of a word processor stays text', async (dri
   assert.equal(await paste(base64, true), false);
   assert.equal(await paste(base64, false), true);
   await pending(driver).getByRole('img', { name: 'pasted.png' }).waitFor();
-  assert.equal(await pending(driver).count(), 1);
+  await seen.equal(() => pending(driver).count(), 1);
 });
 
 scripted('images can be dropped anywhere, and the page shows that', async (driver) => {
@@ -117,7 +117,7 @@ scripted('images can be dropped anywhere, and the page shows that', async (drive
   await drag('dragenter', base64);
   await drag('drop', base64);
   await pending(driver).getByRole('img', { name: 'dropped.png' }).waitFor();
-  assert.equal(await drop.isVisible(), false);
+  await seen.equal(() => drop.isVisible(), false);
 });
 
 scripted('what is no image is refused with the reason', async (driver) => {
@@ -132,14 +132,14 @@ scripted('what is no image is refused with the reason', async (driver) => {
     await choose(driver, file);
     await driver.eventually(async () => assert.equal(await note(driver).textContent(), reason));
   }
-  assert.equal(await note(driver).getAttribute('role'), 'alert');
-  assert.equal(await pending(driver).count(), 0);
+  await seen.equal(() => note(driver).getAttribute('role'), 'alert');
+  await seen.equal(() => pending(driver).count(), 0);
 });
 
 scripted('an image above 20 megapixels is made smaller, one below is sent as it is', async (driver, mock) => {
   await choose(driver, { name: 'large.png', base64: await drawn(driver, 5500, 4000) });
   await pending(driver).first().waitFor();
-  assert.match(await note(driver).textContent(), /^"large\.png" was made smaller: 5500×4000 \(22\.0 MP\) to 5244×3813 \(20\.0 MP\)$/);
+  await seen.match(() => note(driver).textContent(), /^"large\.png" was made smaller: 5500×4000 \(22\.0 MP\) to 5244×3813 \(20\.0 MP\)$/);
   const exact = await drawn(driver, 5000, 4000);
   await choose(driver, { name: 'limit.png', base64: exact });
   await pending(driver).nth(1).waitFor();
@@ -168,7 +168,7 @@ scripted('eight images are the most of a request, those sent before included', a
   await driver.ask('Six');
   await choose(driver, ...files.slice(0, 3));
   await driver.eventually(async () => assert.match(await note(driver).textContent(), /^a request may carry 8 images/));
-  assert.equal(await pending(driver).count(), 2);
+  await seen.equal(() => pending(driver).count(), 2);
   await driver.ask('Eight');
   const sent = mock.requests[1].messages.flatMap(({ content }) => (Array.isArray(content) ? content.filter(({ type }) => type === 'image_url') : []));
   assert.equal(sent.length, 8);

@@ -4,7 +4,7 @@
 
 import assert from 'node:assert/strict';
 import { CSP } from './mock.mjs';
-import { everywhere, scripted } from './suite.mjs';
+import { everywhere, scripted, seen } from './suite.mjs';
 
 const ATTACKS = [
   '<script>alert(1)</script>',
@@ -102,7 +102,7 @@ everywhere('attacks in what the user writes, and so in titles, are text', async 
   for (const attack of [ATTACKS[0], ATTACKS[1], ATTACKS[8], ATTACKS.join('\n')]) {
     await driver.page.keyboard.press('Control+Shift+O');
     await driver.ask(attack);
-    assert.equal(await driver.questions.locator('.message-text').evaluate((node) => node.textContent), attack);
+    await seen.equal(() => driver.questions.locator('.message-text').evaluate((node) => node.textContent), attack);
     await inspect(driver);
   }
   await driver.menu(ATTACKS[0], 'Rename');
@@ -163,7 +163,7 @@ everywhere('attacks in an imported file are text', async (driver) => {
     await inspect(driver);
   }
   await driver.openSettings();
-  assert.equal(await driver.page.getByLabel('System prompt').inputValue(), ATTACKS[1]);
+  await seen.equal(() => driver.page.getByLabel('System prompt').inputValue(), ATTACKS[1]);
 });
 
 scripted('the policy holds: what it forbids is blocked and seen by this suite', async (driver) => {
@@ -179,7 +179,7 @@ scripted('the policy holds: what it forbids is blocked and seen by this suite', 
     document.body.append(image);
   });
   await driver.eventually(() => assert.ok(driver.faults.filter((fault) => fault.startsWith('policy: script-src')).length >= 2));
-  assert.equal(await driver.page.evaluate(() => globalThis.ran), undefined);
+  await seen.equal(() => driver.page.evaluate(() => globalThis.ran), undefined);
   // These were made here; any other one still fails the test.
   driver.faults.splice(0, driver.faults.length, ...driver.faults.filter((fault) => !/script-src|inline (script|event handler)/.test(fault)));
 });

@@ -3,6 +3,7 @@
 // With PUNA_URL (and PUNA_KEY, if it wants one) the tests run against a real server. Those that need a scripted answer or
 // look at the requests of the mock are skipped then, by name.
 
+import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { openPage, startBrowser } from './browser.mjs';
 import { startMock } from './mock.mjs';
@@ -114,18 +115,32 @@ class Driver {
     await this.button('Close settings').click();
   }
 
-  /** Tries `check` until it does not throw; the last error where that takes too long. */
-  async eventually(check) {
-    for (let left = 4000; ; left -= 1) {
-      try {
-        return await check();
-      } catch (error) {
-        if (left === 0) throw error;
-        await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-      }
+  /** {@link eventually}. */
+  eventually(check) {
+    return eventually(check);
+  }
+}
+
+/** Tries `check` until it does not throw; the last error where that takes too long. */
+async function eventually(check) {
+  for (let left = 4000; ; left -= 1) {
+    try {
+      return await check();
+    } catch (error) {
+      if (left === 0) throw error;
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
   }
 }
+
+/**
+ * What the page shows in the end. A page is seldom done when an action on it returns, so what is read of it is read until it
+ * is what the test wants. `read` changes nothing.
+ */
+export const seen = {
+  equal: (read, ...expected) => eventually(async () => assert.equal(await read(), ...expected)),
+  match: (read, ...expected) => eventually(async () => assert.match(await read(), ...expected)),
+};
 
 /** A promise that the test fulfils. */
 export function gate() {

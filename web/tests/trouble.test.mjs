@@ -1,33 +1,33 @@
 // What goes wrong, and what the page says then.
 
 import assert from 'node:assert/strict';
-import { gate, scripted } from './suite.mjs';
+import { gate, scripted, seen } from './suite.mjs';
 
 const failure = (driver) => driver.page.locator('.failure').last();
 
 scripted('an error of the server is shown in its words, and trying again takes its place', async (driver, mock) => {
   mock.answers.push((stream) => stream.refuse(400, 'temperature is 9; the limit is 2'));
   await driver.ask('Hi');
-  assert.match(await failure(driver).innerText(), /The server refused the request\s+temperature is 9; the limit is 2\s+request req-test\s+Try again/i);
-  assert.equal(await driver.page.locator('#announcer').innerText(), 'Error: temperature is 9; the limit is 2');
+  await seen.match(() => failure(driver).innerText(), /The server refused the request\s+temperature is 9; the limit is 2\s+request req-test\s+Try again/i);
+  await seen.equal(() => driver.page.locator('#announcer').innerText(), 'Error: temperature is 9; the limit is 2');
   await driver.button('Try again').click();
   await driver.answers.getByText('You said: Hi').waitFor();
   await driver.settled();
-  assert.equal(await driver.page.locator('.failure').count(), 0);
-  assert.equal(await driver.page.locator('.siblings').count(), 0, 'an empty failure is no version');
+  await seen.equal(() => driver.page.locator('.failure').count(), 0);
+  await seen.equal(() => driver.page.locator('.siblings').count(), 0, 'an empty failure is no version');
   assert.deepEqual(mock.requests[1].messages, [{ role: 'user', content: 'Hi' }]);
 });
 
 scripted('a server that failed and answered in HTML is an error by its status', async (driver, mock) => {
   mock.answers.push((stream) => stream.other(502, 'text/html', '<h1 onclick="alert(1)">Bad gateway</h1>'));
   await driver.ask('Hi');
-  assert.match(await failure(driver).innerText(), /The server failed\s+the server answered with status 502/i);
+  await seen.match(() => failure(driver).innerText(), /The server failed\s+the server answered with status 502/i);
 });
 
 scripted('an answer that is no stream is an error', async (driver, mock) => {
   mock.answers.push((stream) => stream.other(200, 'text/html', 'hello'));
   await driver.ask('Hi');
-  assert.match(await failure(driver).innerText(), /An unexpected answer\s+the server answered with "text\/html"/i);
+  await seen.match(() => failure(driver).innerText(), /An unexpected answer\s+the server answered with "text\/html"/i);
 });
 
 scripted('an event that is not JSON is an error', async (driver, mock) => {
@@ -36,35 +36,35 @@ scripted('an event that is not JSON is an error', async (driver, mock) => {
     stream.raw('data: {"broken\n\n');
   });
   await driver.ask('Hi');
-  assert.match(await failure(driver).innerText(), /an event that is not JSON/);
-  assert.equal(await driver.lastAnswer(), 'Good');
+  await seen.match(() => failure(driver).innerText(), /an event that is not JSON/);
+  await seen.equal(() => driver.lastAnswer(), 'Good');
 });
 
 scripted('a busy server says when to come back, and the button waits', async (driver, mock) => {
   mock.answers.push((stream) => stream.refuse(429, '64 requests are waiting; the limit is 64', { 'retry-after': '2' }));
   await driver.ask('Hi');
   const button = failure(driver).getByRole('button');
-  assert.match(await button.innerText(), /^Try again in [12] s$/);
-  assert.equal(await button.isDisabled(), true);
-  assert.match(await failure(driver).innerText(), /The server is busy\s+64 requests are waiting/i);
+  await seen.match(() => button.innerText(), /^Try again in [12] s$/);
+  await seen.equal(() => button.isDisabled(), true);
+  await seen.match(() => failure(driver).innerText(), /The server is busy\s+64 requests are waiting/i);
   await driver.button('Try again').click();
   await driver.answers.getByText('You said: Hi').waitFor();
   await driver.settled();
 });
 
 scripted('a connection that is lost keeps what came and says so', async (driver, mock) => {
-  const seen = gate();
+  const shown = gate();
   mock.answers.push(async (stream) => {
     stream.say('The first half');
-    await seen.promise;
+    await shown.promise;
     stream.cut();
   });
   await driver.type('Hi');
   await driver.answers.getByText('The first half').waitFor();
-  seen.open();
+  shown.open();
   await driver.settled();
-  assert.equal(await driver.lastAnswer(), 'The first half');
-  assert.match(await failure(driver).innerText(), /The answer broke off\s+the connection was lost before the answer was complete\s+What came before is kept/i);
+  await seen.equal(() => driver.lastAnswer(), 'The first half');
+  await seen.match(() => failure(driver).innerText(), /The answer broke off\s+the connection was lost before the answer was complete\s+What came before is kept/i);
   await driver.button('Try again').click();
   await driver.page.getByText('2 of 2').waitFor();
   await driver.settled();
@@ -78,7 +78,7 @@ scripted('a stream that ends without its end is broken off too', async (driver, 
     stream.close();
   });
   await driver.ask('Hi');
-  assert.match(await failure(driver).innerText(), /The answer broke off\s+the connection ended before the answer was complete/i);
+  await seen.match(() => failure(driver).innerText(), /The answer broke off\s+the connection ended before the answer was complete/i);
 });
 
 scripted('an error inside the stream is shown, and what came is kept', async (driver, mock) => {
@@ -87,14 +87,14 @@ scripted('an error inside the stream is shown, and what came is kept', async (dr
     stream.fail('the engine failed at step 7; id 81');
   });
   await driver.ask('Hi');
-  assert.equal(await driver.lastAnswer(), 'Half');
-  assert.match(await failure(driver).innerText(), /The server failed\s+the engine failed at step 7; id 81/i);
+  await seen.equal(() => driver.lastAnswer(), 'Half');
+  await seen.match(() => failure(driver).innerText(), /The server failed\s+the engine failed at step 7; id 81/i);
 });
 
 scripted('without a connection a message is kept, and sent when there is one', async (driver, mock) => {
   await mock.down();
   await driver.ask('Hi');
-  assert.match(await failure(driver).innerText(), /No connection\s+the server can not be reached/i);
+  await seen.match(() => failure(driver).innerText(), /No connection\s+the server can not be reached/i);
   await mock.up();
   await driver.button('Try again').click();
   await driver.answers.getByText('You said: Hi').waitFor();
@@ -102,19 +102,19 @@ scripted('without a connection a message is kept, and sent when there is one', a
 });
 
 scripted('a server that is not ready at first is asked again', async (driver, mock) => {
-  assert.match(await driver.page.locator('#model').innerText(), /no connection: try again/);
+  await seen.match(() => driver.page.locator('#model').innerText(), /no connection: try again/);
   mock.modelsStatus = 200;
   await driver.button('try again').click();
   await driver.modelKnown();
   await driver.ask('Hi');
-  assert.equal(await driver.lastAnswer(), 'You said: Hi');
+  await seen.equal(() => driver.lastAnswer(), 'You said: Hi');
 }, { setup: (mock) => (mock.modelsStatus = 503) });
 
 scripted('a server with a key asks for it, and tells a wrong one', async (driver, mock) => {
   const dialog = driver.page.locator('#key-dialog');
   await dialog.getByText('This server wants a key').waitFor();
   const field = dialog.getByLabel('Key', { exact: true });
-  assert.equal(await field.getAttribute('type'), 'password');
+  await seen.equal(() => field.getAttribute('type'), 'password');
   await field.fill('wrong');
   await field.press('Enter');
   await dialog.getByText('The server does not accept this key').waitFor();
@@ -122,7 +122,7 @@ scripted('a server with a key asks for it, and tells a wrong one', async (driver
   await driver.button('Continue').click();
   await driver.modelKnown();
   await driver.ask('Hi');
-  assert.equal(await driver.lastAnswer(), 'You said: Hi');
+  await seen.equal(() => driver.lastAnswer(), 'You said: Hi');
   const kept = () => driver.page.evaluate(() => [sessionStorage.getItem('puna.key'), localStorage.getItem('puna.key')]);
   assert.deepEqual(await kept(), ['right', null]);
   await driver.openSettings();
@@ -146,10 +146,10 @@ scripted('a key is remembered where the user wants that, and a message that need
   await driver.button('Continue').click();
   await driver.answers.getByText('You said: Hi').waitFor();
   await driver.settled();
-  assert.equal(await driver.page.evaluate(() => localStorage.getItem('puna.key')), 'right');
+  await seen.equal(() => driver.page.evaluate(() => localStorage.getItem('puna.key')), 'right');
   await driver.page.reload();
   await driver.modelKnown();
-  assert.equal(await dialog.isVisible(), false);
+  await seen.equal(() => dialog.isVisible(), false);
 });
 
 scripted('a key can be given later', async (driver, mock) => {
@@ -181,7 +181,7 @@ scripted('a page that is closed in the middle keeps what came', async (driver, m
   });
   await driver.page.reload();
   await failure(driver).getByText('the page was closed before the answer was complete').waitFor();
-  assert.equal(await driver.lastAnswer(), 'Saved part');
+  await seen.equal(() => driver.lastAnswer(), 'Saved part');
   await never.promise;
 });
 
@@ -196,7 +196,7 @@ scripted('a full browser is said, and the conversation goes on', async (driver) 
   await driver.ask('Ho');
   const banner = driver.page.getByRole('alert').filter({ hasText: 'the browser gives this page no more room' });
   await banner.waitFor();
-  assert.equal(await driver.lastAnswer(), 'You said: Ho');
+  await seen.equal(() => driver.lastAnswer(), 'You said: Ho');
   await driver.page.evaluate(() => (IDBObjectStore.prototype.put = globalThis.realPut));
   await driver.ask('Again');
   await banner.waitFor({ state: 'hidden' });
@@ -239,7 +239,7 @@ scripted('the store holds to its bounds and says which', async (driver) => {
 
 scripted('without storage the page works, and says that nothing is kept', async (driver) => {
   await driver.ask('Hi');
-  assert.equal(await driver.lastAnswer(), 'You said: Hi');
+  await seen.equal(() => driver.lastAnswer(), 'You said: Hi');
   assert.deepEqual(await driver.titles(), ['Hi']);
   await driver.openSettings();
   await driver.page.getByText('1, until this page is closed: the browser forbids storage').waitFor();

@@ -80,6 +80,12 @@ impl Answer {
         self.tokens.iter().map(|token| token.id).collect()
     }
 
+    /// The tokens of the block that the answer begins with.
+    fn thought(&self) -> Vec<u32> {
+        let tokens = self.tokens.iter().take_while(|token| token.channel == Channel::Reasoning);
+        tokens.map(|token| token.id).collect()
+    }
+
     fn text(&self, channel: Channel) -> String {
         let texts = self.tokens.iter().map(|token| (token.text.as_str(), token.channel));
         let texts = texts.chain([(self.tail.0.as_str(), self.tail.1)]);
@@ -175,12 +181,17 @@ fn stop_texts_and_constraints_begin_with_the_answer() -> Result<()> {
     let ends = reasoning()?.markers.end_tokens.clone();
     let n_vocab = u32::try_from(served.handle.about().n_vocab)?;
     let compiler = Compiler::new(&tokenizer, usize::try_from(n_vocab)?.try_into()?, &ends, &Limits::default())?;
-    let mut bound = thoughtful(3, 24, 60)?;
-    if let Task::Generate { constraint, .. } = &mut bound.task {
-        *constraint = Some(compiler.compile(&Language::Regex("[0-9]{5}".into()))?);
-    }
-    let bound = Answer::of(&served, bound)?;
-    assert_eq!(bound.text(Channel::Reasoning), thoughts);
+    // A token that ends thoughts by beginning an answer is masked where the answer is bound, which moves the draws.
+    let answer = |is_bound: bool| -> Result<Answer> {
+        let mut job = thoughtful(3, 24, 60)?;
+        if let Task::Generate { constraint, thinking: Some(thinking), .. } = &mut job.task {
+            *constraint = is_bound.then(|| compiler.compile(&Language::Regex("[0-9]{5}".into()))).transpose()?;
+            thinking.markers = Arc::new(Markers { implicit_end: Vec::new(), ..reasoning()?.markers.as_ref().clone() });
+        }
+        Answer::of(&served, job)
+    };
+    let (bound, free) = (answer(true)?, answer(false)?);
+    assert_eq!(bound.thought(), free.thought());
     let said = bound.text(Channel::Content);
     assert!(said.len() == 5 && said.bytes().all(|byte| byte.is_ascii_digit()), "{said:?}");
     served.end()

@@ -105,6 +105,53 @@ fn a_stop_text_ends_the_answer_before_it() {
 }
 
 #[test]
+fn thoughts_are_counted_bounded_and_apart_from_the_answer() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    it::speaking::write(folder.path()).expect("the toy is written");
+    std::fs::write(folder.path().join("reasoning_config.json"), r#"{"efforts":{"low":3}}"#).expect("it is written");
+    let thinker = folder.path().to_str().expect("UTF-8");
+    let flags = ["run", "-m", thinker, "--temp", "0", "--max-tokens", "60", "Hello"];
+    // The toy would end its thoughts at once: what it ends them with is forbidden, one token after the other.
+    let mut biases: Vec<String> = Vec::new();
+    let think = |level: &str, biases: &[String], more: &[&str]| {
+        let level = format!("--think={level}");
+        let biases: Vec<&str> = biases.iter().flat_map(|bias| ["--logit-bias", bias]).collect();
+        puna(&[&flags[..], &[level.as_str()], &biases, more].concat(), "")
+    };
+    let report = |output: Output| -> serde_json::Value { serde_json::from_slice(&output.stdout).expect("JSON") };
+    let thought = loop {
+        let answer = report(think("5", &biases, &["--json"]));
+        let n = usize::try_from(answer["usage"]["reasoning_tokens"].as_u64().expect("a count")).expect("small");
+        if n > 5 {
+            break answer;
+        }
+        assert!(biases.len() < 8, "{answer}");
+        biases.push(format!("{}=-100", answer["ids"][n - 1]));
+    };
+    let message = formats::ReasoningConfig::default().budget_message;
+    let reasoning = thought["reasoning"].as_str().expect("thoughts");
+    assert!(reasoning.ends_with(&message), "{reasoning:?}");
+    // Five tokens, a character's rest, the message byte by byte at most, and the marker.
+    let n = thought["usage"]["reasoning_tokens"].as_u64().expect("a count");
+    assert!(n <= 5 + 3 + message.len() as u64 + 1, "{n}");
+    assert!(!thought["text"].as_str().expect("a text").contains(message.trim()));
+    let of_effort = report(think("low", &biases, &["--json"]));
+    assert_eq!(of_effort["usage"]["reasoning_tokens"], n - 2);
+    let silent = report(think("off", &biases, &["--json"]));
+    assert_eq!((&silent["reasoning"], &silent["usage"]["reasoning_tokens"]), (&"".into(), &0.into()));
+
+    let shown = think("5", &biases, &[]);
+    assert!(String::from_utf8_lossy(&shown.stderr).contains(message.trim()));
+    let text = thought["text"].as_str().expect("a text").trim_end_matches('\n');
+    assert_eq!(String::from_utf8_lossy(&shown.stdout).trim_end_matches('\n'), text);
+
+    let unknown = think("huge", &[], &[]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("--think=huge: no such effort"));
+    assert!(refused(&["run", "-m", model(), "--think", "Hello"], 2).contains("not trained to think"));
+}
+
+#[test]
 fn an_image_is_seen() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let answers: Vec<serde_json::Value> = [[255, 0, 0], [0, 0, 255]]

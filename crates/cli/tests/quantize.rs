@@ -69,6 +69,7 @@ fn names_in(folder: &Path) -> Vec<String> {
 #[test]
 fn a_folder_becomes_files_that_answer_the_same() {
     let (source, out) = (folder(), tempfile::tempdir().expect("a temporary folder"));
+    std::fs::write(source.path().join("reasoning_config.json"), r#"{"budget_message":"Now."}"#).expect("it is written");
     let file = out.path().join("toy.gguf");
     let report = json(&["quantize", text(source.path()), text(&file), "--to", "f32", "--json"]);
     assert_eq!(names_in(out.path()), ["mmproj-toy.gguf", "toy.gguf"]);
@@ -88,6 +89,11 @@ fn a_folder_becomes_files_that_answer_the_same() {
         let ids = |model: &Path| json(&["tokenize", "-m", text(model), "--json", prompt])["ids"].clone();
         assert_eq!(ids(source.path()), ids(&file), "{prompt}");
     }
+    let message = |model: &Path| {
+        let checkpoint = Checkpoint::open(model).expect("it is read");
+        checkpoint.reasoning.map(|reasoning| reasoning.budget_message)
+    };
+    assert_eq!((message(source.path()), message(&file)), (Some("Now.".into()), Some("Now.".into())));
     let logits = |model: &Path| {
         let trace = out.path().join("trace.safetensors");
         ok(&["trace", text(model), "--ids", "1,70,80,256,258,90", "--only", "logits", "--out", text(&trace)]);

@@ -94,6 +94,8 @@ def main():
     parser.add_argument("--ctx", type=int, default=1024, help="of one chat")
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
+    if args.out and args.out.is_dir():
+        parser.error(f"--out {args.out} is a folder; name a file in it")
 
     best, peer = 0, None
     for setting in ("repacked", "plain"):

@@ -229,7 +229,7 @@ async fn a_batch_outlives_a_server_that_is_told_to_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.redb");
         let script: support::Script = Arc::new(move |submitted, handle| {
-            while !submitted.events.is_closed() && !(is_answered && handle.is_draining()) {
+            while !(submitted.events.is_closed() || (is_answered && handle.is_draining())) {
                 std::thread::sleep(std::time::Duration::from_millis(1));
             }
             if is_answered {

@@ -111,10 +111,10 @@ impl File {
 
     /// Takes an entry for all commands that have it.
     fn shared(&mut self, (key, line): (&str, usize), item: &Item, top: &Command) -> Result<()> {
-        let all = commands(top).flat_map(|command| keys(command).map(move |arg| (command, arg)));
-        let known: Vec<(&Command, &Arg)> = all.clone().filter(|(_, arg)| is_named(arg, key)).collect();
+        let all = || commands(top).flat_map(|command| keys(command).map(move |arg| (command, arg)));
+        let known: Vec<(&Command, &Arg)> = all().filter(|(_, arg)| is_named(arg, key)).collect();
         if known.is_empty() {
-            let names = all.filter(|(_, arg)| !arg.is_hide_set()).filter_map(|(_, arg)| arg.get_long());
+            let names = all().filter(|(_, arg)| !arg.is_hide_set()).filter_map(|(_, arg)| arg.get_long());
             let tables = commands(top).map(Command::get_name);
             let why = format!("no command has a setting \"{key}\"");
             return Err(self.unknown(line, &why, nearest(key, names.chain(tables)), "puna config show"));

@@ -4,6 +4,7 @@ mod answer;
 mod bench;
 mod chat;
 mod commands;
+mod config;
 mod experts;
 mod failure;
 mod interrupt;
@@ -28,9 +29,20 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
     failure::guard(|| {
         interrupt::install()?;
-        arguments.command.run(&mut Arguments::command())
+        let mut top = Arguments::command();
+        let merged = config::merge(&top, std::env::args_os().collect())?;
+        match Arguments::try_parse_from(&merged.arguments) {
+            Ok(arguments) => arguments.command.run(&mut top),
+            Err(error) => {
+                error.print()?;
+                if error.use_stderr() && !merged.files.is_empty() {
+                    let files: Vec<String> = merged.files.iter().map(|file| file.display().to_string()).collect();
+                    eprintln!("\nhint:  {} is part of this; `puna config show --origin` says how", files.join(" and "));
+                }
+                Ok(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::INTERNAL)))
+            }
+        }
     })
 }

@@ -222,7 +222,7 @@ pub async fn cancel(app: &App, caller: Caller, id: String) -> Result<Batch, Erro
 /// Works off batches, oldest first, until the server drains.
 pub async fn work(app: App) {
     let (router, _) = root::bare(&app);
-    loop {
+    while app.phase() == Phase::Serving {
         let app_ = app.clone();
         let all = app.pool().run(move || app_.store().all::<Batch>(Kind::Batch)).await;
         let mut open: Vec<(Caller, Batch)> = match all {
@@ -286,7 +286,11 @@ async fn run(app: &App, router: &Router, caller: Caller, batch: Batch) -> Result
         let now = find(app, caller, batch.id.clone()).await?;
         save(app, caller, Batch { request_counts: counts, ..now }).await?;
     }
-    if app.phase() != Phase::Serving {
+    let now = find(app, caller, batch.id.clone()).await?;
+    let is_answered = counts.completed + counts.failed >= counts.total;
+    // Whatever else ends the work, the server does: what is left is for the next process.
+    let is_over = is_answered || now.status != "in_progress" || id::now() >= now.expires_at;
+    if app.phase() != Phase::Serving || !is_over {
         return Ok(());
     }
     finish(app, caller, &batch.id).await
@@ -328,13 +332,13 @@ async fn one(
         if let Some(error) = response.extensions_mut().remove::<Error>() {
             match error {
                 Error::Busy { retry_after, .. } => {
-                    tokio::time::sleep(retry_after).await;
+                    pause(app, retry_after).await;
                     continue;
                 }
                 // It was cut off, not answered: after the restart it is asked again.
                 Error::ShuttingDown => return Ok(None),
                 Error::QueueTime => {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    pause(app, Duration::from_secs(1)).await;
                     continue;
                 }
                 error => response = error.response(Shape::of(&batch.endpoint), &name.0),
@@ -349,6 +353,13 @@ async fn one(
         app.pool().run(move || app_.store().put_line(&id, number, &json)).await??;
         return Ok(Some(done));
     }
+}
+
+/// Waits for `time`, or until the server ends.
+async fn pause(app: &App, time: Duration) {
+    let mut phases = app.phases();
+    // Without the app, which is there as long as its batches are, there is nothing to wait for either.
+    let _ = tokio::time::timeout(time, phases.wait_for(|phase| *phase != Phase::Serving)).await;
 }
 
 async fn fail(app: &App, caller: Caller, batch: Batch) -> Result<(), Error> {

@@ -9,7 +9,9 @@ use tokenizer::Tokenizer;
 use crate::app::App;
 use crate::error::Error;
 use crate::limits::Limits;
+use crate::unsupported;
 use crate::wire::chat::ResponseFormat;
+use crate::wire::messages;
 
 /// What an answer has to be, and the field that says so.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,6 +83,17 @@ pub fn text_format(format: Option<&Value>, limits: &Limits) -> Result<Option<Ask
         }
         None => Err(Error::missing(format!("{FIELD}.type"))),
     }
+}
+
+/// Reads the format of a message, which stands in `field`.
+///
+/// # Errors
+/// [`Error::Field`] naming the part of the field that is wrong.
+pub fn messages_format(format: &messages::Format, field: &str, limits: &Limits) -> Result<Asked, Error> {
+    unsupported::one_of(&format!("{field}.type"), Some(&format.kind), &["json_schema"])?;
+    let field = format!("{field}.schema");
+    let schema = format.schema.as_ref().ok_or_else(|| Error::missing(&field))?;
+    json_schema(schema, &field, limits)
 }
 
 /// The language of a schema, whose size is checked.

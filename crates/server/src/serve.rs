@@ -1,13 +1,14 @@
 //! From a bound socket to the end of the process: accepting, draining, watching for progress.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper_util::server::graceful::GracefulShutdown;
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
@@ -48,6 +49,17 @@ pub enum Outcome {
     Stuck,
     /// The engine's thread ended.
     EngineStopped,
+}
+
+/// Where a server that listens at `address` is asked from this machine: one that listens everywhere, at localhost.
+pub fn url(address: SocketAddr, is_tls: bool) -> String {
+    let scheme = if is_tls { "https" } else { "http" };
+    match address.ip() {
+        ip if ip.is_unspecified() => format!("{scheme}://localhost:{}", address.port()),
+        IpAddr::V4(ip) => format!("{scheme}://{ip}:{}", address.port()),
+        // Without what the system adds to addresses of one link: URLs have no place for it.
+        IpAddr::V6(ip) => format!("{scheme}://[{ip}]:{}", address.port()),
+    }
 }
 
 /// Serves until a signal ends it. `is_alive` says whether the engine's thread runs.
@@ -100,7 +112,7 @@ pub async fn serve(
     run.listener.set_nonblocking(true)?;
     let address = run.listener.local_addr()?;
     let listener = tokio::net::TcpListener::from_std(run.listener)?;
-    tokio::spawn(crate::batch::work(app.clone()));
+    let batches = tokio::spawn(crate::batch::work(app.clone()));
     let graceful = GracefulShutdown::new();
     let status = Status { path: run.status, address, is_tls: tls.is_some() };
     let ended = tokio::select! {
@@ -113,7 +125,7 @@ pub async fn serve(
         tracing::info!("draining: {} requests wait or run", app.model().handle.n_jobs());
         app.set_phase(Phase::Draining);
         app.model().handle.drain();
-        let closed = graceful.shutdown();
+        let closed = closed(app, graceful, batches);
         tokio::pin!(closed);
         let is_over = tokio::select! {
             () = &mut closed => true,
@@ -130,10 +142,19 @@ pub async fn serve(
         }
     } else {
         app.set_phase(Phase::Ending);
-        let _ = timeout(LAST_WORDS, graceful.shutdown()).await;
+        let _ = timeout(LAST_WORDS, closed(app, graceful, batches)).await;
     }
     status.remove();
     Ok(ended)
+}
+
+/// Waits until all connections are closed and the requests of batches that run are answered, which is kept with them.
+async fn closed(app: &App, connections: GracefulShutdown, batches: JoinHandle<()>) {
+    // Whoever waits for batches is to see that the server ends.
+    app.batches().notify_one();
+    connections.shutdown().await;
+    // One that panicked has ended too.
+    let _ = batches.await;
 }
 
 async fn accept(app: &App, listener: &tokio::net::TcpListener, tls: Option<TlsAcceptor>, graceful: &GracefulShutdown) {
@@ -191,12 +212,11 @@ impl Status {
         let model = app.model();
         let (stats, _) = model.handle.stats();
         let about = model.handle.about();
-        let scheme = if self.is_tls { "https" } else { "http" };
         let status = json!({
             "version": 1,
             "pid": std::process::id(),
             "model": model.id,
-            "url": format!("{scheme}://{}/v1", self.address),
+            "url": format!("{}/v1", url(self.address, self.is_tls)),
             "at": id::now(),
             "uptime_s": app.uptime().as_secs(),
             "context": about.context,
@@ -225,4 +245,23 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = path.with_extension("tmp");
     std::fs::write(&beside, bytes)?;
     std::fs::rename(&beside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_can_be_asked_as_it_is_shown() {
+        for (address, is_tls, want) in [
+            ("127.0.0.1:8080", false, "http://127.0.0.1:8080"),
+            ("0.0.0.0:80", false, "http://localhost:80"),
+            ("[::]:443", true, "https://localhost:443"),
+            ("[::1]:8080", false, "http://[::1]:8080"),
+            ("[fe80::1%3]:8080", false, "http://[fe80::1]:8080"),
+            ("192.168.0.7:8080", true, "https://192.168.0.7:8080"),
+        ] {
+            assert_eq!(url(address.parse().expect("an address"), is_tls), want);
+        }
+    }
 }

@@ -77,8 +77,7 @@ pub fn messages(request: &messages::Request) -> Result<(), Error> {
         ("container", &request.container),
         ("mcp_servers", &request.mcp_servers),
         ("context_management", &request.context_management),
-        ("output_config", &request.output_config),
-        ("output_format", &request.output_format),
+        ("output_config.task_budget", request.output_config.as_ref().map_or(&None, |config| &config.task_budget)),
     ] {
         let is_empty = value.as_ref().is_none_or(|value| {
             value.is_null()

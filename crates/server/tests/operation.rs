@@ -64,7 +64,7 @@ fn endless(submitted: engine::service::Submitted, stop: &dyn Fn() -> bool) {
     let engine::service::Submitted { job, events, place, .. } = submitted;
     let n_prompt = support::n_prompt(&job);
     let mut usage = Usage { n_prompt, ..Usage::default() };
-    let _ = events.blocking_send(Event::Started { n_prompt, n_cached: 0 });
+    let _ = events.blocking_send(Event::Started { n_prompt, n_cached: 0, n_stored: 0 });
     let token = || Token {
         id: 97,
         text: "a".into(),
@@ -223,7 +223,7 @@ async fn what_is_too_much_is_refused_at_once() {
 async fn a_stream_that_waits_says_so_and_a_client_that_leaves_frees_its_place() {
     let limits = Limits { comment_time: Duration::from_millis(20), ..Limits::default() };
     let script: support::Script = Arc::new(|submitted, _| {
-        let _ = submitted.events.blocking_send(Event::Started { n_prompt: 1, n_cached: 0 });
+        let _ = submitted.events.blocking_send(Event::Started { n_prompt: 1, n_cached: 0, n_stored: 0 });
         while !submitted.events.is_closed() {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -253,7 +253,7 @@ async fn a_client_that_reads_nothing_is_left() {
     let script: support::Script = Arc::new(|submitted, _| {
         let Task::Generate { .. } = &submitted.job.task else { panic!("an answer") };
         let text = "a".repeat(1 << 16);
-        let _ = submitted.events.blocking_send(Event::Started { n_prompt: 1, n_cached: 0 });
+        let _ = submitted.events.blocking_send(Event::Started { n_prompt: 1, n_cached: 0, n_stored: 0 });
         let token = Token {
             id: 97,
             text,

@@ -11,6 +11,7 @@ use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
 use server::app::Phase;
+use server::serve::{Outcome, Run, serve};
 use server::{Keys, Options, Store, batch};
 use support::{Server, Setup, answer, ids, server, shown, steady};
 
@@ -218,6 +219,72 @@ async fn a_batch_goes_on_after_a_restart() {
     assert_eq!(batch["request_counts"]["completed"], 16);
     assert_eq!(second.jobs.lock().unwrap().len(), 16 - n_good, "what was answered is not asked again");
     println!("{} of 20 answers were there before the restart", kept.len());
+}
+
+/// A batch that runs when the server is told to end: nothing of it fails, what can be answered in time is, and the next
+/// process goes on with the rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_outlives_a_server_that_is_told_to_end() {
+    for (is_answered, n_kept) in [(true, 4), (false, 0)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.redb");
+        let script: support::Script = Arc::new(move |submitted, handle| {
+            while !(submitted.events.is_closed() || (is_answered && handle.is_draining())) {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            if is_answered {
+                answer(submitted, "ok");
+            }
+        });
+        let first = Setup { store: Store::open(&path).unwrap(), script, ..Setup::default() }.start();
+        let id = start(&first, 8).await;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        // Whoever answers has as long as it takes, who does not is not waited for.
+        let drain = std::time::Duration::from_millis(if is_answered { 60_000 } else { 20 });
+        let run = Run { listener, tls: None, drain, status: None };
+        let (stop, stops) = tokio::sync::mpsc::channel(2);
+        let app = first.app.clone();
+        let serving = tokio::spawn(async move { serve(&app, run, stops, || true).await });
+        let handle = first.app.model().handle.clone();
+        support::until("four run", || handle.n_jobs() == 4).await;
+        stop.send(()).await.unwrap();
+        assert_eq!(serving.await.unwrap().unwrap(), Outcome::Drained);
+        drop(first);
+        let store = loop {
+            match Store::open(&path) {
+                Ok(store) => break store,
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(1)).await,
+            }
+        };
+        let kept: Vec<Value> =
+            store.lines(&id).unwrap().iter().map(|(_, line)| serde_json::from_slice(line).unwrap()).collect();
+        assert!(kept.iter().all(|done| done["status"] == 200), "{kept:?}");
+        assert_eq!(kept.len(), n_kept);
+        let second = Setup { store, ..Setup::default() }.start();
+        let shown = second.get(&format!("/v1/batches/{id}")).await.json();
+        assert_eq!((&shown["status"], &shown["request_counts"]["completed"]), (&json!("in_progress"), &json!(n_kept)));
+        tokio::spawn(batch::work(second.app.clone()));
+        let batch = ended(&second, &id).await;
+        assert_eq!(batch["status"], "completed");
+        assert_eq!(batch["request_counts"], json!({"total": 8, "completed": 7, "failed": 1}));
+        assert_eq!(second.jobs.lock().unwrap().len(), 7 - n_kept, "what was answered is not asked again");
+    }
+}
+
+/// An engine that takes nothing more, before the server has noticed, does not end a batch.
+#[tokio::test]
+async fn a_batch_does_not_expire_because_the_engine_has_ended() {
+    let server = server();
+    server.app.model().handle.drain();
+    let id = start(&server, 3).await;
+    let mut work = Box::pin(batch::work(server.app.clone()));
+    // Asked until it waits for something that does not come by itself: it has done all that it can.
+    let quiet = std::time::Duration::from_millis(500);
+    assert!(tokio::time::timeout(quiet, &mut work).await.is_err(), "it waits for more batches");
+    assert_eq!(server.get(&format!("/v1/batches/{id}")).await.json()["status"], "in_progress");
+    server.app.set_phase(Phase::Draining);
+    server.app.batches().notify_one();
+    work.await;
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod bench;
 mod completions;
+mod config;
 mod inspect;
 mod plan;
 mod ps;
@@ -37,6 +38,8 @@ pub enum Command {
     Trace(trace::Trace),
     /// Show the token ids of a text
     Tokenize(tokenize::Tokenize),
+    /// Show settings, and where they come from
+    Config(config::Config),
     /// Print completions for a shell
     Completions(completions::Completions),
 }
@@ -53,6 +56,7 @@ impl Command {
             Self::Ps(command) => command.run()?,
             Self::Quantize(command) => return command.run(),
             Self::Plan(command) => return command.run(),
+            Self::Config(command) => return command.run(top),
             Self::Bench(command) => command.run()?,
             Self::Inspect(command) => command.run()?,
             Self::Trace(command) => command.run()?,

@@ -310,10 +310,7 @@ impl Serve {
 
     /// Where it answers, and what to try first.
     fn ready(&self, address: SocketAddr) -> String {
-        let scheme = if self.tls_cert.is_some() { "https" } else { "http" };
-        let host = if address.ip().is_unspecified() { "localhost".to_owned() } else { address.ip().to_string() };
-        let host = if host.contains(':') { format!("[{host}]") } else { host };
-        let url = format!("{scheme}://{host}:{}", address.port());
+        let url = server::serve::url(address, self.tls_cert.is_some());
         let key = if self.api_key_file.is_some() { " -H \"authorization: Bearer $KEY\"" } else { "" };
         format!(
             "address  {url}/v1\ntry      curl {url}/v1/chat/completions{key} -H 'content-type: application/json' \

@@ -116,6 +116,8 @@ pub enum Event {
         n_prompt: usize,
         /// Of those, positions that were already computed.
         n_cached: usize,
+        /// As [`Usage::n_stored`].
+        n_stored: usize,
     },
     /// One entry a prompt position: the token there (`None` for a piece of an image) with its log-probability, `None`
     /// for the first, and the likeliest alternatives.

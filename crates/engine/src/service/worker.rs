@@ -18,7 +18,7 @@ use super::intake::{Intake, NAP, encode_tile};
 use super::live::{Live, Turn};
 use super::outlet::Outlet;
 use super::pictures::Pictures;
-use super::{Event, Failure, Options, Stats, Stopped, Submitted};
+use super::{Event, Failure, Options, Stats, Stopped, Submitted, Usage};
 use crate::fault;
 use crate::scheduler::{Fate, JobId, Scheduler, Step};
 
@@ -260,7 +260,8 @@ impl<'a, D: Device> Worker<'a, D> {
                 live.usage.n_stored = self.scheduler.n_kept(live.usage.n_prompt).saturating_sub(*n_cached);
                 self.stats.n_positions[1] += *n_cached as u64;
             }
-            live.outlet.send(Event::Started { n_prompt: live.usage.n_prompt, n_cached: *n_cached }, now);
+            let Usage { n_prompt, n_stored, .. } = live.usage;
+            live.outlet.send(Event::Started { n_prompt, n_cached: *n_cached, n_stored }, now);
         }
         if step.pieces.is_empty() {
             return Ok(!step.ended.is_empty());

@@ -2,7 +2,7 @@
 
 use axum::extract::{Extension, State};
 use axum::response::Response;
-use engine::service::{Channel, Event, Finish};
+use engine::service::{Channel, Event, Finish, Usage as Counts};
 use serde_json::{Value, json};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -12,12 +12,13 @@ use crate::answer::{Answer, Answers, Keeps};
 use crate::app::App;
 use crate::blocks;
 use crate::body::Json;
+use crate::constraint::Asked;
 use crate::error::{Error, Shape};
 use crate::keys::Caller;
 use crate::prompt::Conversation;
 use crate::refusals::Refusals;
 use crate::request_id::RequestId;
-use crate::settings::{Asked, Settings};
+use crate::settings::{self, Settings};
 use crate::sse::{self, Frames, Out};
 use crate::thinking::Fields;
 use crate::tools::{Hearing, Piece, Tools, Wanted};
@@ -51,8 +52,9 @@ async fn messages(
     model(request.model.as_deref(), &app)?;
     let is_stream = request.stream.unwrap_or(false);
     let mut settings = settings(&mut request, &app)?;
+    let format = format(&request, &app)?;
     let (mut tools, conversation) = conversation(request, &app)?;
-    settings.constraint = constraint::compile(tools.language(None)?, &app).await?;
+    settings.constraint = constraint::compile(tools.language(format)?, &app).await?;
     let prompt = conversation.prompt("messages", &app).await?;
     let job = settings.job(&prompt, caller, &app)?;
     let work = Work::answer(&app, job, prompt)?;
@@ -82,6 +84,7 @@ async fn messages(
 )]
 async fn count_tokens(State(app): State<App>, Json(request): Json<Request>) -> Result<Response, Error> {
     model(request.model.as_deref(), &app)?;
+    format(&request, &app)?;
     let prompt = conversation(request, &app)?.1.prompt("messages", &app).await?;
     Ok(super::json(&TokenCount { input_tokens: prompt.n_positions }))
 }
@@ -92,21 +95,50 @@ fn conversation(mut request: Request, app: &App) -> Result<(Tools, Conversation)
     let (wanted, is_parallel) = Wanted::parse_anthropic(request.tool_choice.as_ref())?;
     let tools = request.tools.take().unwrap_or_default().into_iter().map(blocks::tool).collect();
     let tools = Tools::parse(tools, wanted, is_parallel, app.limits())?;
-    let thoughts = Fields { thinking: request.thinking.as_ref(), ..Fields::default() }.check(app)?;
+    let effort = effort(&request, app)?;
+    let thoughts = Fields { thinking: request.thinking.as_ref(), effort, ..Fields::default() }.check(app)?;
     let conversation = blocks::conversation(request, app.limits())?;
     let conversation = Conversation { tools: tools.shown.clone(), thoughts, ..conversation };
     Ok((tools, conversation))
 }
 
+/// What the answer has to be, by either name of the field.
+fn format(request: &Request, app: &App) -> Result<Option<Asked>, Error> {
+    let new = request.output_config.as_ref().and_then(|config| config.format.as_ref());
+    match (new, &request.output_format) {
+        (Some(_), Some(_)) => Err(Error::field("output_format", "is output_config.format by its older name: give one")),
+        (Some(format), None) => constraint::messages_format(format, "output_config.format", app.limits()).map(Some),
+        (None, Some(format)) => constraint::messages_format(format, "output_format", app.limits()).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+/// The effort of thinking. Where there is no thinking, effort is spent on nothing else: what would change nothing is
+/// accepted, what would be ignored is refused.
+fn effort<'a>(request: &'a Request, app: &App) -> Result<Option<(&'static str, &'a str)>, Error> {
+    const FIELD: &str = "output_config.effort";
+    let effort = request.output_config.as_ref().and_then(|config| config.effort.as_deref());
+    let Some(effort) = effort else { return Ok(None) };
+    if request.thinking.as_ref().is_some_and(|thinking| thinking.kind != "disabled") {
+        return Ok(Some((FIELD, effort)));
+    }
+    unsupported::one_of(FIELD, Some(effort), &["low", "medium", "high", "xhigh", "max"])?;
+    // The documented default.
+    if effort == "high" || app.model().reasoning.is_none() {
+        return Ok(None);
+    }
+    Err(Error::unsupported(FIELD, "needs thinking of type adaptive or enabled: this model's effort goes into thoughts"))
+}
+
 fn settings(request: &mut Request, app: &App) -> Result<Settings, Error> {
     let max_tokens = request.max_tokens.ok_or_else(|| Error::missing("max_tokens"))?;
-    let asked = Asked {
+    let asked = settings::Asked {
         temperature: request.temperature,
         top_p: request.top_p,
         top_k: request.top_k,
         stop: ("stop_sequences", request.stop_sequences.take().map(OneOrMany::Many)),
         max_tokens: ("max_tokens", Some(max_tokens)),
-        ..Asked::default()
+        ..settings::Asked::default()
     };
     asked.check(app)
 }
@@ -214,9 +246,8 @@ impl Stream {
 impl Frames for Stream {
     fn event(&mut self, job: usize, event: Event, out: &mut Out) {
         let pieces = self.answers.take(job, event.clone());
-        if let Event::Started { n_prompt, n_cached } = event {
-            self.head.usage.input_tokens = n_prompt.saturating_sub(n_cached);
-            self.head.usage.cache_read_input_tokens = n_cached;
+        if let Event::Started { n_prompt, n_cached, n_stored } = event {
+            self.head.usage = Counts { n_prompt, n_cached, n_stored, ..Counts::default() }.into();
         }
         self.begin(out);
         let (text, channel) = match &event {

@@ -57,12 +57,10 @@ pub struct Request {
     /// Not supported.
     #[schema(value_type = Option<Object>)]
     pub context_management: Option<Value>,
-    /// What the answer has to be.
-    #[schema(value_type = Option<Object>)]
-    pub output_config: Option<Value>,
-    /// The same by an older name.
-    #[schema(value_type = Option<Object>)]
-    pub output_format: Option<Value>,
+    /// How the answer is made, and what it has to be.
+    pub output_config: Option<OutputConfig>,
+    /// The older name of `output_config.format`.
+    pub output_format: Option<Format>,
     /// A hint where equal beginnings end. Changes nothing.
     #[schema(value_type = Option<Object>)]
     pub cache_control: Option<Value>,
@@ -70,6 +68,33 @@ pub struct Request {
 
 impl Wire for Request {
     const IMAGES: Images = Images::Allowed;
+}
+
+/// How an answer is made, and what it has to be.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[schema(as = MessagesOutputConfig)]
+pub struct OutputConfig {
+    /// How much to think, where `thinking` is there and not disabled: a name that the model knows;
+    /// `thinking.budget_tokens` counts more. Without `thinking`, `high` is what holds anyway, and a model that was not
+    /// trained to think takes any of `low`, `medium`, `high`, `xhigh` and `max`, which change nothing.
+    pub effort: Option<String>,
+    /// What the answer has to be.
+    pub format: Option<Format>,
+    /// Not supported.
+    #[schema(value_type = Option<Object>)]
+    pub task_budget: Option<Value>,
+}
+
+/// What an answer has to be.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[schema(as = MessagesFormat)]
+pub struct Format {
+    /// Only `json_schema`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The schema that the answer follows.
+    #[schema(value_type = Option<Object>)]
+    pub schema: Option<Value>,
 }
 
 /// One message.
@@ -243,15 +268,15 @@ pub enum StopReason {
     ToolUse,
 }
 
-/// Counts of tokens.
+/// Counts of tokens. The prompt has as many as the three of it together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = MessagesUsage)]
 pub struct Usage {
-    /// Of the prompt, without those found in the cache.
+    /// Of the prompt, neither found in the cache nor kept there.
     pub input_tokens: usize,
     /// Of the answer.
     pub output_tokens: usize,
-    /// Always 0: the cache keeps what it has computed by itself.
+    /// Of the prompt, computed now and kept in the cache.
     pub cache_creation_input_tokens: usize,
     /// Of the prompt, found in the cache.
     pub cache_read_input_tokens: usize,
@@ -260,9 +285,9 @@ pub struct Usage {
 impl From<engine::service::Usage> for Usage {
     fn from(usage: engine::service::Usage) -> Self {
         Self {
-            input_tokens: usage.n_prompt.saturating_sub(usage.n_cached),
+            input_tokens: usage.n_prompt.saturating_sub(usage.n_cached).saturating_sub(usage.n_stored),
             output_tokens: usage.n_completion,
-            cache_creation_input_tokens: 0,
+            cache_creation_input_tokens: usage.n_stored,
             cache_read_input_tokens: usage.n_cached,
         }
     }

@@ -167,7 +167,7 @@ pub fn tell(submitted: Submitted, texts: &[(Channel, &str)]) {
     let send = |event| events.blocking_send(event).is_ok();
     let n_prompt = n_prompt(&job);
     let mut usage = Usage { n_prompt, ..Usage::default() };
-    send(Event::Started { n_prompt, n_cached: 0 });
+    send(Event::Started { n_prompt, n_cached: 0, n_stored: 0 });
     if let Some(n) = job.prompt_logprobs {
         let ids = ids(&job);
         let entries = ids.iter().enumerate().map(|(index, id)| {

@@ -108,28 +108,29 @@ impl<D: Device> Model<D> {
 /// The layer and the map that the module of an adapter is.
 fn find(module: &str, config: &ModelConfig) -> Result<(usize, Place), String> {
     let rest = PREFIXES.iter().find_map(|prefix| module.strip_prefix(prefix));
-    let layer = rest.and_then(|rest| rest.split_once('.')).and_then(|(number, name)| Some((number.parse().ok()?, name)));
-    let Some::<(usize, &str)>((layer, name)) = layer else {
-        return Err("adapts no map of the decoder's layers, and only those are supported; train with target_modules that \
-                    leave the rest out"
-            .into());
+    let parts = rest.and_then(|rest| rest.split_once('.'));
+    let Some((layer, name)) = parts.and_then(|(number, name)| Some((number.parse::<usize>().ok()?, name))) else {
+        let why = "adapts no map of the decoder's layers, and only those are supported; train with target_modules that \
+                   leave the rest out";
+        return Err(why.into());
     };
-    let n_layers = config.text.layers.len();
     let Some(layer_config) = config.text.layers.get(layer) else {
+        let n_layers = config.text.layers.len();
         return Err(format!("is for layer {layer}; the model has {n_layers} layers, counted from 0"));
     };
     let names = Names::of(config.architecture, false);
-    let own = |place: Place| names.inner(layer, weight(place, layer_config));
-    let is_meant = |place: &&Place| own(**place).strip_suffix(name).is_some_and(|before| before.ends_with(&format!(".{layer}.")));
-    if let Some(place) = PLACES.iter().find(is_meant) {
+    let known = PLACES.map(|place| {
+        let whole = names.inner(layer, weight(place, layer_config));
+        whole.split_once(&format!(".{layer}.")).map_or_else(String::new, |(_, name)| name.to_owned())
+    });
+    if let Some((place, _)) = PLACES.iter().zip(&known).find(|(_, known)| *known == name) {
         return Ok((layer, *place));
     }
     if name.contains("experts") {
-        return Err("adapts routed experts, which is not supported; train with target_modules that leave \
-                    feed_forward.experts out"
-            .into());
+        let why = "adapts routed experts, which is not supported; train with target_modules that leave \
+                   feed_forward.experts out";
+        return Err(why.into());
     }
-    let known = PLACES.map(|place| own(place).rsplit(&format!(".{layer}.")).next().unwrap_or_default().to_owned());
     Err(format!("adapts none of the maps of layer {layer} that can be: {}", known.join(", ")))
 }
 

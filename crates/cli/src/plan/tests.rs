@@ -190,7 +190,7 @@ fn packed_bytes_are_what_packing_makes() {
 fn a_config_alone_gives_what_the_checkpoint_gives() {
     for name in ["scout", "maverick", "text", "guard"] {
         let checkpoint = model::open_checkpoint(&toy(name), None).expect("the toy");
-        let stored = Subject::stored(name, &checkpoint).expect("laid out");
+        let stored = Subject::stored(name, &checkpoint, None).expect("laid out");
         // The toys are f32 throughout.
         let described = Subject::with_formats(name.into(), &checkpoint.config, Parts::All, &|_, _| Format::F32);
         let described = described.expect("laid out");

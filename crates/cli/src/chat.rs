@@ -71,8 +71,7 @@ impl Chat<Cpu> {
         let end_tokens = model::end_tokens(&checkpoint, &tokenizer);
         let reasoning = model::reasoning(&checkpoint, &tokenizer);
         let (image_ids, tiles) = model::image_settings(&checkpoint, &tokenizer)?.unzip();
-        let placement =
-            experts.place_demand(&Demand::of_many((&checkpoint, lora.as_ref()), context, 1, kv)?)?;
+        let placement = experts.place_demand(&Demand::of_many((&checkpoint, lora.as_ref()), context, 1, kv)?)?;
         let dev = placement.apply(dev);
         let loaded = model::load_with(&dev, &checkpoint, lora.as_ref())?;
         warn_unlocked(dev.expert_stats());

@@ -43,7 +43,10 @@ const REFUSED: [(&str, &str); 11] = [
     ("modules_to_save", "whole modules beside an adapter are not supported; train without modules_to_save"),
     ("layer_replication", "repeated layers are not supported; train without layer_replication"),
     ("trainable_token_indices", "trained token embeddings are not supported; train without trainable_token_indices"),
-    ("target_parameters", "adapters of bare parameters (routed experts) are not supported; name linear maps in target_modules"),
+    (
+        "target_parameters",
+        "adapters of bare parameters (routed experts) are not supported; name linear maps in target_modules",
+    ),
     ("alora_invocation_tokens", "activated LoRA is not supported; train without alora_invocation_tokens"),
     ("arrow_config", "Arrow routing is not supported; name one plain adapter"),
 ];
@@ -138,8 +141,16 @@ impl LoraConfig {
     /// [`FormatError::Corrupt`] for values of the wrong type or outside of their range, [`FormatError::Missing`] without
     /// `peft_type`, `r` or `lora_alpha`, [`FormatError::Unsupported`] for what is no plain LoRA.
     pub fn parse(file: &Path, json: &[u8]) -> Result<Self, FormatError> {
-        const KEYS: [&str; 8] =
-            ["peft_type", "r", "lora_alpha", "use_rslora", "bias", "init_lora_weights", "rank_pattern", "alpha_pattern"];
+        const KEYS: [&str; 8] = [
+            "peft_type",
+            "r",
+            "lora_alpha",
+            "use_rslora",
+            "bias",
+            "init_lora_weights",
+            "rank_pattern",
+            "alpha_pattern",
+        ];
         let known: Vec<&str> = KEYS.into_iter().chain(REFUSED.iter().map(|(key, _)| *key)).collect();
         let map = json::parse(file, json, &known)?;
         let top = Section::new(file, &map);
@@ -310,9 +321,8 @@ impl<'de> Deserialize<'de> for Ordered {
 
 /// The value of the first pattern that is `module`, or its end after a dot.
 fn first_match(patterns: &[(String, f64)], module: &str) -> Option<f64> {
-    let fits = |pattern: &str| {
-        module.strip_suffix(pattern).is_some_and(|before| before.is_empty() || before.ends_with('.'))
-    };
+    let fits =
+        |pattern: &str| module.strip_suffix(pattern).is_some_and(|before| before.is_empty() || before.ends_with('.'));
     patterns.iter().find(|(pattern, _)| fits(pattern)).map(|(_, value)| *value)
 }
 
@@ -339,7 +349,9 @@ fn check(file: &Path, tensor: &Tensor) -> Result<(), FormatError> {
     }
     match shape.as_slice() {
         [n_out, n_in] if *n_out > 0 && *n_in > 0 => Ok(()),
-        _ => Err(FormatError::corrupt(file, name, format!("has the shape {shape:?}; a half of an adapter is a matrix"))),
+        _ => {
+            Err(FormatError::corrupt(file, name, format!("has the shape {shape:?}; a half of an adapter is a matrix")))
+        }
     }
 }
 
@@ -373,7 +385,8 @@ mod tests {
 
     #[test]
     fn the_first_pattern_that_fits_counts() {
-        let patterns = r#","rank_pattern":{"layers.1.q_proj":2,"q_proj":4},"alpha_pattern":{"q_proj":1,"layers.1.q_proj":3}"#;
+        let patterns =
+            r#","rank_pattern":{"layers.1.q_proj":2,"q_proj":4},"alpha_pattern":{"q_proj":1,"layers.1.q_proj":3}"#;
         let config = config(patterns).unwrap();
         for (module, rank, want) in [
             ("model.layers.1.q_proj", 2, 0.5),

@@ -374,13 +374,7 @@ impl<D: Device> FeedForward<D> {
     }
 
     /// Adds the output to `onto`.
-    fn outer(
-        &self,
-        dev: &D,
-        lora: &Additions<D>,
-        onto: D::Tensor,
-        inner: &Inner<D>,
-    ) -> Result<D::Tensor, OpError> {
+    fn outer(&self, dev: &D, lora: &Additions<D>, onto: D::Tensor, inner: &Inner<D>) -> Result<D::Tensor, OpError> {
         let (Self::Dense(dense) | Self::Moe { shared: dense, .. }) = self;
         match (self, &inner.routed) {
             (Self::Moe { down, .. }, Some((inner_routed, routing))) => {

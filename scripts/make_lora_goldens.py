@@ -221,7 +221,8 @@ class Model:
         return out
 
     def dense(self, name, x):
-        return apply(self.matrix(name + "down_proj"), gated(self.matrix(name + "gate_proj"), self.matrix(name + "up_proj"), x))
+        gate, up, down = (self.matrix(name + part) for part in FFN)
+        return apply(down, gated(gate, up, x))
 
     def feed_forward(self, layer, x):
         name = f"model.layers.{layer}.{self.ffn}."

@@ -51,8 +51,9 @@ const REFUSED: [(&str, &str); 11] = [
     ("arrow_config", "Arrow routing is not supported; name one plain adapter"),
 ];
 
-/// Beginnings that change the base model's weights, so that the adapter does not fit the published ones.
-const CHANGED_BASE: [&str; 4] = ["pissa", "olora", "corda", "loftq"];
+/// Ways to begin training (or how their names begin) that change the base model's weights: the adapter does not fit the
+/// published ones.
+const CHANGED_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 
 /// A LoRA adapter: described and checked, its numbers mapped.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use formats::{GenerationConfig, ModelConfig, PreprocessorConfig, ReasoningConfig};
+use formats::{GenerationConfig, LoraConfig, ModelConfig, PreprocessorConfig, ReasoningConfig};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let file = Path::new("fuzz.json");
@@ -13,4 +13,5 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let _ = GenerationConfig::parse(file, data);
     let _ = ReasoningConfig::parse(file, data);
     let _ = PreprocessorConfig::parse(file, data);
+    let _ = LoraConfig::parse(file, data);
 });

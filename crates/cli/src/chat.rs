@@ -8,7 +8,7 @@ use cpu::{Cpu, ExpertStats};
 use engine::media::{Grid, TileConfig, decode, preprocess};
 use engine::thinking::{Ask, Reasoning};
 use engine::{Content, EncodedImage, Engine, Event, Finished, Known, Limits, Request, Sequence};
-use formats::GenerationConfig;
+use formats::{GenerationConfig, Lora};
 use tensor::Device;
 use tokenizer::{
     ChatFormat, Ending, ImageIds, Message, Part, Piece, Role, ThinkingVariables, Tokenizer, encode_segments,
@@ -16,7 +16,8 @@ use tokenizer::{
 
 use crate::experts::{ExpertArguments, warn_unlocked};
 use crate::failure::usage;
-use crate::model::{self, CacheArguments};
+use crate::model::{self, CacheArguments, LoraArguments};
+use crate::plan::Demand;
 
 /// A model, its tokenizer and a conversation.
 pub struct Chat<D: Device> {
@@ -39,11 +40,20 @@ pub struct Chat<D: Device> {
     sequence: Sequence<D::Tensor>,
 }
 
+/// What a model is made of.
+pub struct Files<'a> {
+    /// The model.
+    pub model: &'a Path,
+    /// The vision tower, if it does not lie beside it.
+    pub mmproj: Option<&'a Path>,
+    /// The adapter beside its weights.
+    pub lora: &'a LoraArguments,
+}
+
 impl Chat<Cpu> {
-    /// Loads the model at `path` onto `dev`, with the room that `cache` asks for and experts where `experts` says.
+    /// Loads `files` onto `dev`, with the room that `cache` asks for and experts where `experts` says.
     pub fn open(
-        path: &Path,
-        mmproj: Option<&Path>,
+        Files { model: path, mmproj, lora }: Files<'_>,
         dev: Cpu,
         (cache, experts): (CacheArguments, ExpertArguments),
     ) -> Result<Self> {
@@ -52,6 +62,7 @@ impl Chat<Cpu> {
             let message = format!("{} holds no weights, a config alone", path.display());
             return Err(usage(message, "`puna inspect` shows a config; to run, name the folder or the GGUF file"));
         }
+        let lora = lora.open()?;
         let tokenizer = model::tokenizer_of(&checkpoint)?;
         let format = model::chat_format(&checkpoint, &tokenizer)?;
         let text = &checkpoint.config.text;
@@ -60,12 +71,12 @@ impl Chat<Cpu> {
         let end_tokens = model::end_tokens(&checkpoint, &tokenizer);
         let reasoning = model::reasoning(&checkpoint, &tokenizer);
         let (image_ids, tiles) = model::image_settings(&checkpoint, &tokenizer)?.unzip();
-        let placement = experts.place(&checkpoint, context, kv)?;
+        let placement = experts.place_demand(&Demand::of_many((&checkpoint, lora.as_ref()), context, 1, kv)?)?;
         let dev = placement.apply(dev);
-        let loaded = model::load(&dev, &checkpoint)?;
+        let loaded = model::load_with(&dev, &checkpoint, lora.as_ref())?;
         warn_unlocked(dev.expert_stats());
         Ok(Self {
-            name: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+            name: name(path, lora.as_ref()),
             disk_bytes: checkpoint.size_bytes(),
             engine: Engine::with_step_rows(dev, loaded, context, kv, placement.step_rows)?,
             tokenizer,
@@ -88,8 +99,14 @@ impl Chat<Cpu> {
     }
 }
 
+/// The names of the files or folders of a model and its adapter.
+fn name(model: &Path, lora: Option<&Lora>) -> String {
+    let of = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    lora.map_or_else(|| of(model), |lora| format!("{} with {}", of(model), of(&lora.path)))
+}
+
 impl<D: Device> Chat<D> {
-    /// The model's file or folder name.
+    /// The model's file or folder name, and its adapter's.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -62,6 +62,15 @@ pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Err
     Hinted { message: message.into(), hint: hint.into(), code: USAGE }.into()
 }
 
+/// What makes an adapter's files useless, with the way out.
+pub fn no_lora(error: &FormatError) -> anyhow::Error {
+    let hint = match error {
+        FormatError::Corrupt { .. } => "the adapter is damaged or incomplete: fetch it again and compare its size",
+        _ => "an adapter is a folder with adapter_config.json and adapter_model.safetensors, as PEFT saves them",
+    };
+    Hinted { message: error.to_string(), hint: hint.into(), code: MODEL }.into()
+}
+
 /// What does not fit the memory, with the way out.
 pub fn no_memory(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
     Hinted { message: message.into(), hint: hint.into(), code: MEMORY }.into()
@@ -100,7 +109,7 @@ fn code(error: &anyhow::Error) -> u8 {
         }
         match cause.downcast_ref::<LlamaError>() {
             Some(LlamaError::Missing { .. } | LlamaError::Weight { .. }) => return MODEL,
-            Some(LlamaError::Unsupported(_)) => return USAGE,
+            Some(LlamaError::Unsupported(_) | LlamaError::Lora { .. }) => return USAGE,
             Some(LlamaError::Op(_)) => return FAILED,
             None => {}
         }
@@ -152,6 +161,12 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
         }
         if let Some(LlamaError::Missing { .. } | LlamaError::Weight { .. }) = cause.downcast_ref() {
             return Some("config and weights do not belong together, or a file is missing: fetch the model again");
+        }
+        if let Some(LlamaError::Lora { .. }) = cause.downcast_ref() {
+            return Some(
+                "an adapter goes with the model that it was trained on: compare base_model_name_or_path in its \
+                 adapter_config.json",
+            );
         }
         match cause.downcast_ref::<EngineError>()? {
             EngineError::TooLong { .. } => Some("give a larger --ctx, or a shorter prompt"),

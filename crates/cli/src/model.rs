@@ -1,7 +1,7 @@
 //! Opening what `-m` names: files, tokenizer, chat format, weights on a device.
 
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -13,12 +13,13 @@ use engine::thinking::{Markers, Reasoning};
 use formats::checkpoint::REASONING_KEY;
 use formats::config::Architecture;
 use formats::gguf::{Array, Metadata, Value};
-use formats::{Checkpoint, FormatError, Kind, PreprocessorConfig};
+use formats::{Checkpoint, FormatError, Kind, Lora, PreprocessorConfig};
 use llama::Model;
 use tensor::{Device, KvFormat};
 use tokenizer::{ChatFormat, ChatTemplate, GgufVocabulary, ImageIds, Llama4Chat, SpecialTokens, Tokenizer};
 
-use crate::failure::usage;
+use crate::failure::{no_lora, usage};
+use crate::memory::size;
 use crate::output::byte_bar;
 
 /// Positions of a conversation where neither the user nor the model says less.
@@ -106,6 +107,53 @@ pub fn open_checkpoint(path: &Path, mmproj: Option<&Path>) -> Result<Checkpoint>
         Some(mmproj) => Checkpoint::open_with_projector(path, mmproj)?,
         None => Checkpoint::open(path)?,
     })
+}
+
+/// `--lora`.
+#[derive(clap::Args, Debug, Clone)]
+pub struct LoraArguments {
+    /// A LoRA adapter to use with the model: the folder that PEFT saved
+    #[arg(long, value_name = "FOLDER")]
+    lora: Option<PathBuf>,
+}
+
+impl LoraArguments {
+    /// Whether an adapter is named.
+    pub fn is_given(&self) -> bool {
+        self.lora.is_some()
+    }
+
+    /// The adapter, if one is named.
+    ///
+    /// # Errors
+    /// Exit code 5 for one that can not be read.
+    pub fn open(&self) -> Result<Option<Lora>> {
+        self.lora.as_deref().map(|path| Lora::open(path).map_err(|error| no_lora(&error))).transpose()
+    }
+}
+
+/// An adapter in a line.
+pub fn describe_lora(lora: &Lora) -> String {
+    let (lowest, highest) = lora.ranks();
+    let ranks = if lowest == highest { format!("rank {lowest}") } else { format!("ranks {lowest} to {highest}") };
+    format!("{} ({} maps, {ranks}, {})", lora.path.display(), lora.maps.len(), size(lora.size_bytes() as u64))
+}
+
+/// Loads all weights and adds `lora` beside them.
+pub fn load_with<D: Device>(dev: &D, checkpoint: &Checkpoint, lora: Option<&Lora>) -> Result<Model<D>> {
+    let mut model = load(dev, checkpoint)?;
+    adapt(&mut model, dev, checkpoint, lora)?;
+    Ok(model)
+}
+
+/// Adds `lora` beside the weights of `checkpoint`.
+///
+/// # Errors
+/// Exit code 2 for an adapter of another model.
+pub fn adapt<D: Device>(model: &mut Model<D>, dev: &D, checkpoint: &Checkpoint, lora: Option<&Lora>) -> Result<()> {
+    let Some(lora) = lora else { return Ok(()) };
+    let added = model.adapt(dev, &checkpoint.config, lora);
+    added.with_context(|| format!("--lora {} does not fit {}", lora.path.display(), checkpoint.path.display()))
 }
 
 /// Loads all weights, with a progress bar.

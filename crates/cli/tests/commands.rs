@@ -290,6 +290,44 @@ fn a_cache_of_experts_changes_no_answer_and_is_reported() {
     assert!(none.contains("no routed experts"), "{none}");
 }
 
+fn lora(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/lora").join(name);
+    folder.to_str().expect("UTF-8").to_owned()
+}
+
+#[test]
+fn an_adapter_changes_answers_and_is_named_at_the_start() {
+    let flags = ["run", "-m", model(), "--temp", "0", "--max-tokens", "12", "--json", "Hello"];
+    let adapted = [&flags[..], &["--lora", &lora("scout")]].concat();
+    let ids = json(&adapted, "")["ids"].clone();
+    assert_ne!(json(&flags, "")["ids"], ids);
+    assert_eq!(json(&[&adapted[..], &["--threads", "1", "--expert-cache", "100K"]].concat(), "")["ids"], ids);
+    let plan = ["serve", "-m", model(), "--port", "0", "--state", "none", "--dry-run"];
+    let with = ok(&[&plan[..], &["--lora", &lora("scout")]].concat(), "");
+    assert!(with.contains("/lora/scout (40 maps, rank 8, ") && with.contains("\nlora     "), "{with}");
+    assert!(!ok(&plan, "").contains("lora"));
+}
+
+#[test]
+fn an_adapter_that_can_not_be_used_is_refused_with_the_way_out() {
+    let broken = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(broken.path().join("adapter_config.json"), "{\"peft_type\":\"IA3\"}").expect("written");
+    let (absent, broken) = (broken.path().join("absent").display().to_string(), broken.path().display().to_string());
+    for (path, code, names) in [
+        (absent.as_str(), 5, "absent"),
+        (&broken, 5, "adapter_config.json: peft_type: \"IA3\" is not supported"),
+        (model(), 5, "adapter_config.json is missing"),
+        (&lora("llama"), 2, "\"base_model.model.model.layers.0.mlp.down_proj.lora_A.weight\" adapts none of the maps"),
+        (&lora("text"), 2, "base_model.model.model.layers.0."),
+    ] {
+        for command in [&["run", "-m", model(), "--lora", path, "Hi"][..], &["serve", "-m", model(), "--lora", path]] {
+            let message = refused(command, code);
+            assert!(message.starts_with("error: ") && message.contains(names), "{command:?}: {message}");
+            assert!(message.contains("\nhint:  "), "{command:?}: {message}");
+        }
+    }
+}
+
 #[test]
 fn only_gguf_models_are_packed_and_nothing_is_overwritten() {
     let folder = tempfile::tempdir().expect("a folder");

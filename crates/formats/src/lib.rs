@@ -1,4 +1,4 @@
-//! Model files to checked descriptions, and back: safetensors, GGUF and the JSON files around them.
+//! Model files to checked descriptions, and back: safetensors, GGUF, the JSON files around them, LoRA adapters.
 //!
 //! Every parser takes the file's name for its errors and the bytes. No input panics, every number is checked before it
 //! is used, claims are held against the file's length before anything is allocated, and no parser allocates more than
@@ -15,6 +15,7 @@ mod atomic;
 mod budget;
 mod error;
 mod json;
+mod lora;
 mod mmap;
 mod stored;
 
@@ -22,5 +23,6 @@ pub use checkpoint::{Checkpoint, Kind, TokenizerFiles};
 pub use config::{GenerationConfig, ModelConfig, PreprocessorConfig, ReasoningConfig};
 pub use error::FormatError;
 pub use gguf::Gguf;
+pub use lora::{Lora, LoraConfig, LowRank};
 pub use mmap::map_file;
 pub use stored::{DType, NewTensor, Tensor, TensorInfo};

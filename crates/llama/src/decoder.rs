@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use formats::config::{LayerConfig, Temperature, TextConfig};
 use tensor::{Device, KvFormat, OpError, Rotation, RowKeys, math};
 
+use crate::lora::{Additions, LowRank, Place};
 use crate::rotary::Frequencies;
 use crate::{Batch, Input, LlamaError, Probe, Site};
 
@@ -45,6 +46,8 @@ pub enum Passage {
 pub(crate) struct Layer<D: Device> {
     pub(crate) config: LayerConfig,
     pub(crate) weights: LayerWeights<D>,
+    /// What an adapter adds beside the weights.
+    pub(crate) lora: Additions<D>,
 }
 
 pub(crate) struct LayerWeights<D: Device> {
@@ -137,6 +140,12 @@ impl<D: Device> Decoder<D> {
         self.vocab_size
     }
 
+    /// Adds `low_rank` beside the map at `place` of layer `layer`; whether there was room for it: the layer is there and
+    /// nothing was added at this place before.
+    pub(crate) fn adapt(&mut self, layer: usize, place: Place, low_rank: LowRank<D>) -> bool {
+        self.layers.get_mut(layer).is_some_and(|layer| layer.lora.insert(place, low_rank))
+    }
+
     /// Shows `see` every map that rows go through, in the order of a step, and who goes through it.
     pub fn visit(&self, see: &mut dyn FnMut(Passage, &D::Matrix)) {
         for (i, layer) in self.layers.iter().enumerate() {
@@ -152,6 +161,7 @@ impl<D: Device> Decoder<D> {
             }
             see(Passage::EveryRow, &dense.gate_up);
             see(Passage::EveryRow, &dense.down);
+            layer.lora.visit(&mut |matrix| see(Passage::EveryRow, matrix));
         }
         see(Passage::Output, &self.output);
     }
@@ -215,19 +225,21 @@ impl<D: Device> Decoder<D> {
         let mut x = embed(dev, &self.embeddings, batch)?;
         probe.see(dev, Site::Embeds, &x);
         for (i, (layer, pages)) in self.layers.iter().zip(&mut cache.layers).enumerate() {
-            let weights = &layer.weights;
+            let Layer { weights, lora, .. } = layer;
             let mixed = self.attention(dev, layer, pages, &step, &x)?;
             if probe.looks() {
-                probe.see(dev, Site::Attention(i), &dev.linear(&weights.o, weights.o_bias.as_ref(), &mixed)?);
+                let alone = dev.linear(&weights.o, weights.o_bias.as_ref(), &mixed)?;
+                probe.see(dev, Site::Attention(i), &lora.add(dev, Place::O, alone, &mixed)?);
             }
             x = dev.linear_onto(x, &weights.o, weights.o_bias.as_ref(), &mixed)?;
+            x = lora.add(dev, Place::O, x, &mixed)?;
             let normed = dev.rms_norm(&x, Some(&weights.ffn_norm), dev.shape(&x)[1], self.eps)?;
-            let inner = weights.ffn.inner(dev, &normed, &mut |logits| probe.see(dev, Site::Router(i), logits))?;
+            let inner = weights.ffn.inner(dev, lora, &normed, &mut |logits| probe.see(dev, Site::Router(i), logits))?;
             if probe.looks() {
                 let nothing = dev.scale_rows(&x, &vec![0.0; batch.rows.len()])?;
-                probe.see(dev, Site::FeedForward(i), &weights.ffn.outer(dev, nothing, &inner)?);
+                probe.see(dev, Site::FeedForward(i), &weights.ffn.outer(dev, lora, nothing, &inner)?);
             }
-            x = weights.ffn.outer(dev, x, &inner)?;
+            x = weights.ffn.outer(dev, lora, x, &inner)?;
             probe.see(dev, Site::Layer(i), &x);
         }
         Ok(x)
@@ -266,7 +278,10 @@ impl<D: Device> Decoder<D> {
         let (q_width, kv_width) = (self.n_heads * self.head_len, self.n_kv_heads * self.head_len);
         let mut q = dev.columns(&qkv, 0..q_width)?;
         let mut k = dev.columns(&qkv, q_width..q_width + kv_width)?;
-        let v = dev.columns(&qkv, q_width + kv_width..q_width + 2 * kv_width)?;
+        let mut v = dev.columns(&qkv, q_width + kv_width..q_width + 2 * kv_width)?;
+        q = layer.lora.add(dev, Place::Q, q, &normed)?;
+        k = layer.lora.add(dev, Place::K, k, &normed)?;
+        v = layer.lora.add(dev, Place::V, v, &normed)?;
         let chunked = layer.config.chunk.is_some();
         if layer.config.rotated {
             let rotation = step.chunk_rotation.as_ref().filter(|_| chunked).unwrap_or(&step.rotation);
@@ -334,8 +349,14 @@ struct Inner<D: Device> {
 
 impl<D: Device> FeedForward<D> {
     /// `silu(gate) · up` of normalised rows.
-    fn inner(&self, dev: &D, x: &D::Tensor, see_router: &mut dyn FnMut(&D::Tensor)) -> Result<Inner<D>, OpError> {
-        let dense = |dense: &Dense<D>| dev.linear_swiglu(&dense.gate_up, dense.gate_up_bias.as_ref(), x);
+    fn inner(
+        &self,
+        dev: &D,
+        lora: &Additions<D>,
+        x: &D::Tensor,
+        see_router: &mut dyn FnMut(&D::Tensor),
+    ) -> Result<Inner<D>, OpError> {
+        let dense = |dense: &Dense<D>| dense.inner(dev, lora, x);
         match self {
             Self::Dense(all) => Ok(Inner { shared: dense(all)?, routed: None }),
             Self::Moe { router, top_k, shared, gate_up, down } => {
@@ -353,15 +374,36 @@ impl<D: Device> FeedForward<D> {
     }
 
     /// Adds the output to `onto`.
-    fn outer(&self, dev: &D, onto: D::Tensor, inner: &Inner<D>) -> Result<D::Tensor, OpError> {
+    fn outer(&self, dev: &D, lora: &Additions<D>, onto: D::Tensor, inner: &Inner<D>) -> Result<D::Tensor, OpError> {
         let (Self::Dense(dense) | Self::Moe { shared: dense, .. }) = self;
         match (self, &inner.routed) {
             (Self::Moe { down, .. }, Some((inner_routed, routing))) => {
                 let shared = dev.linear(&dense.down, dense.down_bias.as_ref(), &inner.shared)?;
+                let shared = lora.add(dev, Place::Down, shared, &inner.shared)?;
                 dev.combine(onto, &shared, &dev.experts(down, inner_routed, routing)?, routing)
             }
-            _ => dev.linear_onto(onto, &dense.down, dense.down_bias.as_ref(), &inner.shared),
+            _ => {
+                let onto = dev.linear_onto(onto, &dense.down, dense.down_bias.as_ref(), &inner.shared)?;
+                lora.add(dev, Place::Down, onto, &inner.shared)
+            }
         }
+    }
+}
+
+impl<D: Device> Dense<D> {
+    /// `silu(gate) · up`.
+    fn inner(&self, dev: &D, lora: &Additions<D>, x: &D::Tensor) -> Result<D::Tensor, OpError> {
+        if !lora.has(Place::Gate) && !lora.has(Place::Up) {
+            return dev.linear_swiglu(&self.gate_up, self.gate_up_bias.as_ref(), x);
+        }
+        let both = dev.linear(&self.gate_up, self.gate_up_bias.as_ref(), x)?;
+        let [n_rows, width] = dev.shape(&both);
+        let gate = lora.add(dev, Place::Gate, dev.columns(&both, 0..width / 2)?, x)?;
+        let up = lora.add(dev, Place::Up, dev.columns(&both, width / 2..width)?, x)?;
+        // No op lays two tensors side by side: each gate goes above its up, and the pair becomes one row.
+        let pairs: Vec<usize> = (0..n_rows).flat_map(|row| [row, n_rows + row]).collect();
+        let both = dev.rows(&dev.concat(&gate, &up)?, &pairs)?;
+        dev.swiglu(&dev.reshape(both, width)?)
     }
 }
 

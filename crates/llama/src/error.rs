@@ -17,6 +17,14 @@ pub enum LlamaError {
         /// What is wrong, with both sizes.
         why: String,
     },
+    /// An adapter's tensor has no place in the model.
+    #[error("\"{name}\" {why}")]
+    Lora {
+        /// Its name in the adapter's file.
+        name: String,
+        /// What is wrong, with what the model has instead.
+        why: String,
+    },
     /// The model can not do what was asked (an image for a model without a vision tower).
     #[error("{0}")]
     Unsupported(String),

@@ -9,6 +9,7 @@ mod error;
 pub mod export;
 mod footprint;
 mod load;
+mod lora;
 mod names;
 mod packed;
 mod probe;

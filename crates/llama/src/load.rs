@@ -8,6 +8,7 @@ use tensor::{Device, Format, Orientation, WeightSource};
 
 use crate::LlamaError;
 use crate::decoder::{Decoder, FeedForward, Layer, LayerWeights};
+use crate::lora::Additions;
 use crate::names::{Inner, Names, Outer};
 use crate::vision::Vision;
 
@@ -167,7 +168,7 @@ impl<D: Device> Loader<'_, D> {
         let mut layers = Vec::with_capacity(text.layers.len());
         for (i, layer) in text.layers.iter().enumerate() {
             let weights = self.layer(text, layer, &|weight| weight_name(names, i, weight), names == Names::Gguf)?;
-            layers.push(Layer { config: layer.clone(), weights });
+            layers.push(Layer { config: layer.clone(), weights, lora: Additions::default() });
         }
         let norm = self.vector(&names.outer(Outer::FinalNorm), text.hidden_size)?;
         let output = if config.tie_word_embeddings { embeddings } else { names.outer(Outer::Output) };

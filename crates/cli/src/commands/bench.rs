@@ -272,7 +272,7 @@ impl Bench {
         let began = Instant::now();
         let kv = self.cache.kv(context);
         let placement = self.experts.place(checkpoint, context, kv)?;
-        let subject = Subject::stored("", checkpoint)?;
+        let subject = Subject::stored("", checkpoint, None)?;
         let n_sequences = self.batch.iter().copied().max().unwrap_or(1);
         // All sequences share one context here, so the keys and values are those of one long sequence.
         let ask = Ask { context, n_sequences: 1, kv, n_images: 0, process_bytes };

@@ -113,7 +113,7 @@ impl Plan {
         let name = Path::new(text).file_name().map_or(text.into(), |name| name.to_string_lossy());
         Ok(match (reference, quant) {
             (Reference::Stored(checkpoint), None) => {
-                let subject = Subject::stored(&name, checkpoint)?;
+                let subject = Subject::stored(&name, checkpoint, None)?;
                 let key = learned::Key::new(dev, Path::new(text), subject.disk_bytes);
                 Known { subject, key: Some(key) }
             }

@@ -11,7 +11,7 @@ use engine::{FinishReason, Request};
 use serde_json::json;
 
 use crate::answer::Answer;
-use crate::chat::Chat;
+use crate::chat::{Chat, Files};
 use crate::failure::usage;
 use crate::interrupt::INTERRUPTED;
 use crate::output::{line, write};
@@ -41,6 +41,8 @@ pub struct Run {
     /// A GGUF file with the vision tower, if it does not lie beside the model
     #[arg(long, value_name = "FILE")]
     mmproj: Option<PathBuf>,
+    #[command(flatten)]
+    lora: model::LoraArguments,
     #[command(flatten)]
     cache: model::CacheArguments,
     #[command(flatten)]
@@ -156,7 +158,8 @@ impl Run {
             std::fs::read(path).map_err(|e| usage(format!("--image {}: {e}", path.display()), "check the path"))
         });
         let images = images.collect::<Result<Vec<_>>>()?;
-        let mut chat = Chat::open(&self.model, self.mmproj.as_deref(), self.device.open(), (self.cache, self.experts))?;
+        let files = Files { model: &self.model, mmproj: self.mmproj.as_deref(), lora: &self.lora };
+        let mut chat = Chat::open(files, self.device.open(), (self.cache, self.experts))?;
         if let Some(level) = &self.think {
             chat.think(level)?;
         }
@@ -206,8 +209,11 @@ impl Run {
                 eprintln!("memory: {} of its own, {} of mapped files", memory::size(own), memory::size(mapped));
             }
         }
-        let key = learned::Key::new(chat.device(), &self.model, chat.disk_bytes());
-        learned::store(key, &answer.figures());
+        // What is learned is how fast the model alone is.
+        if !self.lora.is_given() {
+            let key = learned::Key::new(chat.device(), &self.model, chat.disk_bytes());
+            learned::store(key, &answer.figures());
+        }
         Ok(match answer.finished.reason {
             FinishReason::Cancelled => ExitCode::from(INTERRUPTED),
             FinishReason::Stop | FinishReason::Length => ExitCode::SUCCESS,

@@ -12,7 +12,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use cpu::Cpu;
 use engine::sampling::SamplingParams;
 use engine::service::{self, Admission, Handle, Options as ServiceOptions, Parts, Stopped};
-use formats::{Checkpoint, GenerationConfig};
+use formats::{Checkpoint, GenerationConfig, Lora};
 use llama::Model;
 use server::{App, Fetch, Keys, Limits, Names, Outcome, Page, ReasoningField, Run, Store, TlsFiles};
 use tensor::KvFormat;
@@ -21,7 +21,7 @@ use crate::experts::{ExpertArguments, Placement, warn_unlocked};
 use crate::failure::{INTERNAL, usage};
 use crate::interrupt;
 use crate::memory::{free_bytes, size};
-use crate::model::{self, CacheArguments, DeviceArguments};
+use crate::model::{self, CacheArguments, DeviceArguments, LoraArguments};
 use crate::plan::Demand;
 use crate::running;
 
@@ -37,6 +37,8 @@ pub struct Serve {
     /// A GGUF file with the vision tower, if it does not lie beside the model
     #[arg(long, value_name = "FILE")]
     mmproj: Option<PathBuf>,
+    #[command(flatten)]
+    lora: LoraArguments,
     /// The model's name on the wire; by default its file's or folder's
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -121,7 +123,9 @@ impl Serve {
             let message = format!("{} holds no weights, a config alone", self.model.display());
             return Err(usage(message, "name the folder or the GGUF file with the weights"));
         }
-        let (room, demand) = self.room(&checkpoint)?;
+        let lora = self.lora.open()?;
+        let files = (&checkpoint, lora.as_ref());
+        let (room, demand) = self.room(files)?;
         let placement = self.experts.place_demand(&demand)?;
         let table = self.table(&room, &demand, placement, &keys);
         if self.dry_run {
@@ -134,7 +138,7 @@ impl Serve {
         let store = self.store(address.port())?;
         eprint!("{table}");
         let options = self.options(keys);
-        let (model, engine) = self.load(&checkpoint, room, placement, &options.limits)?;
+        let (model, engine) = self.load(files, room, placement, &options.limits)?;
         drop(demand);
         let app = App::new(model, options, store);
         eprint!("{}", self.ready(address));
@@ -166,10 +170,10 @@ impl Serve {
     }
 
     /// How many sequences of how many tokens, and what that takes.
-    fn room<'a>(&self, checkpoint: &'a Checkpoint) -> Result<(Room, Demand<'a>)> {
-        let context = self.cache.context(checkpoint.config.text.max_positions)?;
+    fn room<'a>(&self, files: (&'a Checkpoint, Option<&'a Lora>)) -> Result<(Room, Demand<'a>)> {
+        let context = self.cache.context(files.0.config.text.max_positions)?;
         let kv = self.cache.kv(context);
-        let demand = |parallel| Demand::of_many(checkpoint, context, parallel, kv);
+        let demand = |parallel| Demand::of_many(files, context, parallel, kv);
         if let Some(parallel) = self.parallel {
             if !(1..=256).contains(&parallel) {
                 return Err(usage(
@@ -248,7 +252,7 @@ impl Serve {
 
     fn load(
         &self,
-        checkpoint: &Checkpoint,
+        (checkpoint, lora): (&Checkpoint, Option<&Lora>),
         room: Room,
         placement: Placement,
         limits: &Limits,
@@ -258,7 +262,7 @@ impl Serve {
         let end_tokens = model::end_tokens(checkpoint, &tokenizer);
         let (image_ids, tiles) = model::image_settings(checkpoint, &tokenizer)?.unzip();
         let dev = placement.apply(self.device.open());
-        let loaded = model::load(&dev, checkpoint)?;
+        let loaded = model::load_with(&dev, checkpoint, lora)?;
         warn_unlocked(dev.expert_stats());
         let (handle, thread) =
             spawn((dev, loaded), Arc::clone(&tokenizer), image_ids, service_options(room, placement, limits))?;
@@ -296,8 +300,9 @@ impl Serve {
             KvFormat::F16 => "f16",
             KvFormat::Q8 => "q8",
         };
+        let lora = demand.lora.map(|lora| format!("lora     {}\n", model::describe_lora(lora))).unwrap_or_default();
         format!(
-            "model    {} ({})\nmemory   {experts} + {} keys and values ({} × {} tokens, {kv}) + {} work\n\
+            "model    {} ({})\n{lora}memory   {experts} + {} keys and values ({} × {} tokens, {kv}) + {} work\n\
              keys     {keys}\nstate    {state}\n",
             self.name(),
             self.model.display(),

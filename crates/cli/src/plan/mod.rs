@@ -13,7 +13,7 @@ pub mod subject;
 pub mod system;
 
 use anyhow::Result;
-use formats::Checkpoint;
+use formats::{Checkpoint, Lora};
 use tensor::{Format, KvFormat};
 
 use crate::failure::no_memory;
@@ -39,6 +39,8 @@ pub fn process_bytes() -> usize {
 pub struct Demand<'a> {
     /// The model's files.
     pub checkpoint: &'a Checkpoint,
+    /// The adapter beside it.
+    pub lora: Option<&'a Lora>,
     subject: Subject,
     /// The conversations.
     pub ask: Ask,
@@ -52,18 +54,23 @@ impl<'a> Demand<'a> {
     /// # Errors
     /// Those of laying it out.
     pub fn new(checkpoint: &'a Checkpoint, context: usize, kv: KvFormat) -> Result<Self> {
-        Self::of_many(checkpoint, context, 1, kv)
+        Self::of_many((checkpoint, None), context, 1, kv)
     }
 
-    /// The same for `n_sequences`.
+    /// The same for `n_sequences`, with an adapter beside the model.
     ///
     /// # Errors
-    /// Those of laying it out.
-    pub fn of_many(checkpoint: &'a Checkpoint, context: usize, n_sequences: usize, kv: KvFormat) -> Result<Self> {
-        let subject = Subject::stored(&checkpoint.path.display().to_string(), checkpoint)?;
+    /// Those of laying it out; exit code 2 for an adapter of another model.
+    pub fn of_many(
+        (checkpoint, lora): (&'a Checkpoint, Option<&'a Lora>),
+        context: usize,
+        n_sequences: usize,
+        kv: KvFormat,
+    ) -> Result<Self> {
+        let subject = Subject::stored(&checkpoint.path.display().to_string(), checkpoint, lora)?;
         let ask = Ask { context, n_sequences, kv, n_images: 0, process_bytes: 0 };
         let memory = Memory::of(&subject, &ask)?;
-        Ok(Self { checkpoint, subject, ask, memory })
+        Ok(Self { checkpoint, lora, subject, ask, memory })
     }
 
     /// Refuses a model that does not fit into `free` bytes, before anything of it is loaded. Where the system does not
@@ -72,7 +79,7 @@ impl<'a> Demand<'a> {
     /// # Errors
     /// Exit code 3, with what would fit.
     pub fn check(&self, free: Option<u64>) -> Result<()> {
-        let Self { checkpoint, subject, ask, memory } = self;
+        let Self { checkpoint, subject, ask, memory, .. } = self;
         let Some(free) = free.and_then(|bytes| usize::try_from(bytes).ok()).filter(|free| memory.need() > *free) else {
             return Ok(());
         };

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use cpu::{Outline, OutlinedMatrix, Weights};
-use formats::{Checkpoint, ModelConfig};
+use formats::{Checkpoint, Lora, ModelConfig};
 use llama::{Footprint, Model, Use};
 use tensor::Format;
 
@@ -105,13 +105,14 @@ pub fn recipe(name: &str) -> Result<Recipe> {
 }
 
 impl Subject {
-    /// The model of `checkpoint` as its files are.
+    /// The model of `checkpoint` as its files are, with `lora` beside it.
     ///
     /// # Errors
     /// Those of loading it.
-    pub fn stored(name: &str, checkpoint: &Checkpoint) -> Result<Self> {
+    pub fn stored(name: &str, checkpoint: &Checkpoint, lora: Option<&Lora>) -> Result<Self> {
         let dev = Outline::new();
-        let model = Model::load(&dev, checkpoint, &mut |_| {})?;
+        let mut model = Model::load(&dev, checkpoint, &mut |_| {})?;
+        model::adapt(&mut model, &dev, checkpoint, lora)?;
         let mut this = Self::new(name.to_owned(), checkpoint.config.clone(), model, dev, Some(checkpoint.size_bytes()));
         if let Ok(about) = checkpoint.path.metadata()
             && about.is_file()

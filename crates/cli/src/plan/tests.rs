@@ -190,7 +190,7 @@ fn packed_bytes_are_what_packing_makes() {
 fn a_config_alone_gives_what_the_checkpoint_gives() {
     for name in ["scout", "maverick", "text", "guard"] {
         let checkpoint = model::open_checkpoint(&toy(name), None).expect("the toy");
-        let stored = Subject::stored(name, &checkpoint).expect("laid out");
+        let stored = Subject::stored(name, &checkpoint, None).expect("laid out");
         // The toys are f32 throughout.
         let described = Subject::with_formats(name.into(), &checkpoint.config, Parts::All, &|_, _| Format::F32);
         let described = described.expect("laid out");
@@ -204,9 +204,32 @@ fn a_config_alone_gives_what_the_checkpoint_gives() {
     }
 }
 
+/// The adapter of the toy `name`.
+fn lora(name: &str) -> Lora {
+    Lora::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/lora").join(name)).expect("the adapter")
+}
+
+#[test]
+fn an_adapter_counts_in_the_plan() {
+    for name in ["llama", "scout", "text"] {
+        let (checkpoint, lora) = (model::open_checkpoint(&toy(name), None).expect("the toy"), lora(name));
+        let alone = Subject::stored(name, &checkpoint, None).expect("laid out");
+        let adapted = Subject::stored(name, &checkpoint, Some(&lora)).expect("laid out");
+        assert_eq!(adapted.weights.stored, alone.weights.stored + lora.size_bytes(), "{name}");
+        let more = adapted.weights.packed - alone.weights.packed;
+        assert!(more >= lora.size_bytes(), "{name}");
+        let ask = ask(64, KvFormat::F16);
+        let [alone, adapted] = [&alone, &adapted].map(|subject| Memory::of(subject, &ask).expect("planned"));
+        assert_eq!(adapted.always, alone.always + more, "{name}");
+        assert_eq!((adapted.experts, adapted.kv), (alone.experts, alone.kv), "{name}");
+        assert!(adapted.work >= alone.work, "{name}");
+    }
+}
+
 /// The bytes of buffers after a prompt in pieces and a few tokens.
-fn worked<D: Device>(dev: D, checkpoint: &Checkpoint, bytes: impl Fn(&D) -> usize) -> usize {
-    let loaded = Model::load(&dev, checkpoint, &mut |_| {}).expect("loaded");
+fn worked<D: Device>(dev: D, (checkpoint, lora): (&Checkpoint, Option<&Lora>), bytes: impl Fn(&D) -> usize) -> usize {
+    let mut loaded = Model::load(&dev, checkpoint, &mut |_| {}).expect("loaded");
+    model::adapt(&mut loaded, &dev, checkpoint, lora).expect("adapted");
     let mut engine = Engine::new(dev, loaded, 2 * STEP_ROWS, KvFormat::F16).expect("an engine");
     let mut sequence = Sequence::default();
     let known = (0..STEP_ROWS as u32 + 40).map(|i| Known::Token(i % 7)).collect();
@@ -221,10 +244,12 @@ fn worked<D: Device>(dev: D, checkpoint: &Checkpoint, bytes: impl Fn(&D) -> usiz
 
 #[test]
 fn steps_take_the_buffers_that_were_forecast() {
-    for name in ["scout", "maverick", "text"] {
+    let adapted = ["llama", "scout", "text"].map(|name| (name, Some(lora(name))));
+    for (name, lora) in ["scout", "maverick", "text"].map(|name| (name, None)).into_iter().chain(adapted) {
         let checkpoint = model::open_checkpoint(&toy(name), None).expect("the toy");
-        let real = worked(Cpu::new(CpuOptions::default()), &checkpoint, Cpu::work_bytes);
-        let outlined = worked(Outline::new(), &checkpoint, Outline::work_bytes);
+        let files = (&checkpoint, lora.as_ref());
+        let real = worked(Cpu::new(CpuOptions::default()), files, Cpu::work_bytes);
+        let outlined = worked(Outline::new(), files, Outline::work_bytes);
         assert_eq!(real, outlined, "{name}");
         assert!(real > 1 << 16, "{name}: {real}");
     }

@@ -10,7 +10,7 @@ use crate::{FormatError, json};
 const ENTRIES_LIMIT: usize = 10_000;
 
 /// A folder, and the real places that its files may lie in.
-pub(super) struct Folder {
+pub(crate) struct Folder {
     path: PathBuf,
     allowed: Vec<PathBuf>,
 }
@@ -18,7 +18,7 @@ pub(super) struct Folder {
 impl Folder {
     /// The folder `path`. Its files may be links into it; in the layout of the Hugging Face cache
     /// (`snapshots/<revision>` beside `blobs`) also into those `blobs`.
-    pub(super) fn open(path: &Path) -> Result<Self, FormatError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, FormatError> {
         let real = path.canonicalize().map_err(|e| FormatError::io(path, e))?;
         let mut allowed = vec![real.clone()];
         let snapshots = real.parent().filter(|parent| parent.file_name().is_some_and(|name| name == "snapshots"));
@@ -34,7 +34,7 @@ impl Folder {
         }
     }
 
-    pub(super) fn missing(&self, name: &str) -> FormatError {
+    pub(crate) fn missing(&self, name: &str) -> FormatError {
         FormatError::missing(&self.path, name)
     }
 
@@ -42,7 +42,7 @@ impl Folder {
     ///
     /// # Errors
     /// [`FormatError::Corrupt`] if it is a link to another place, or to nothing.
-    pub(super) fn find(&self, name: &str) -> Result<Option<PathBuf>, FormatError> {
+    pub(crate) fn find(&self, name: &str) -> Result<Option<PathBuf>, FormatError> {
         let path = self.path.join(name);
         if std::fs::symlink_metadata(&path).is_err() {
             return Ok(None);

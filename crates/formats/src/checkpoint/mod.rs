@@ -1,6 +1,6 @@
 //! A checkpoint: a model's config, its tensors and the files around them, from whatever form it comes in.
 
-mod folder;
+pub(crate) mod folder;
 mod index;
 mod split;
 

@@ -25,7 +25,7 @@ const NOT_SIZES: [&str; 14] = [
     "18446744073709551615",
     "18446744073709551616",
 ];
-const NOT_FLAGS: [&str; 5] = ["\"true\"", "1", "[]", "{}", "NaN"];
+pub const NOT_FLAGS: [&str; 5] = ["\"true\"", "1", "[]", "{}", "NaN"];
 const NOT_POSITIVE: [&str; 9] = ["0", "-1.0", "1e999", "1e300", "NaN", "\"1\"", "true", "[1]", "{}"];
 const NOT_TEXTS: [&str; 5] = ["5", "true", "[]", "{}", "\"no such thing\""];
 
@@ -49,7 +49,7 @@ pub fn of_n_layers(n: usize) -> Vec<u8> {
 }
 
 /// `json` with the value of the `nth` occurrence of `key` replaced.
-fn replaced(json: &str, key: &str, nth: usize, new: &str) -> String {
+pub fn replaced(json: &str, key: &str, nth: usize, new: &str) -> String {
     let pattern = format!("\"{key}\":");
     let (at, _) = json.match_indices(&pattern).nth(nth).unwrap_or_else(|| panic!("{key}"));
     let begin = at + pattern.len();
@@ -205,7 +205,7 @@ const LLAMA_ADDITIONS: [(&str, &str); 8] = [
 ];
 
 /// Files of the wrong outline, whatever the keys; `key` is a known one.
-fn add_shapes(parser: Parser, key: &str, add: &mut dyn FnMut(String, String)) {
+pub fn add_shapes(parser: Parser, key: &str, add: &mut dyn FnMut(String, String)) {
     let whole =
         ["", " ", "[]", "5", "null", "\"a\"", "{", "{}x", "{}{}", "{\"a\"}", "{\"a\":}", "\u{feff}{}", "{'a':1}"];
     for json in whole {

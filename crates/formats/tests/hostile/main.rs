@@ -6,6 +6,7 @@
 mod configs;
 mod folders;
 mod ggufs;
+mod loras;
 mod meter;
 mod tensors;
 
@@ -13,7 +14,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use formats::{
-    Checkpoint, FormatError, GenerationConfig, Gguf, ModelConfig, PreprocessorConfig, ReasoningConfig, safetensors,
+    Checkpoint, FormatError, GenerationConfig, Gguf, Lora, LoraConfig, ModelConfig, PreprocessorConfig,
+    ReasoningConfig, safetensors,
 };
 use tensor::Bytes;
 
@@ -29,6 +31,7 @@ enum Parser {
     Generation,
     Reasoning,
     Preprocessor,
+    Lora,
 }
 
 /// A file for a parser.
@@ -55,6 +58,7 @@ fn parse(parser: Parser, bytes: &Bytes) -> Result<(), FormatError> {
         Parser::Generation => GenerationConfig::parse(file, bytes).map(drop),
         Parser::Reasoning => ReasoningConfig::parse(file, bytes).map(drop),
         Parser::Preprocessor => PreprocessorConfig::parse(file, bytes).map(drop),
+        Parser::Lora => LoraConfig::parse(file, bytes).map(drop),
     }
 }
 
@@ -90,6 +94,7 @@ fn every_broken_file_ends_in_an_error_that_names_file_and_field() {
         ("generation", configs::sound_generation(), configs::broken_generations()),
         ("reasoning", configs::sound_reasoning(), configs::broken_reasonings()),
         ("preprocessor", configs::sound_preprocessor(), configs::broken_preprocessors()),
+        ("lora", loras::sound_config(), loras::broken_configs()),
     ] {
         parse(sound.parser, &Bytes::from(sound.bytes)).unwrap();
         let mut largest = 0;
@@ -130,6 +135,7 @@ fn random_changes_to_sound_files_never_panic_or_take_memory() {
         configs::sound_generation(),
         configs::sound_reasoning(),
         configs::sound_preprocessor(),
+        loras::sound_config(),
     ];
     for case in &sound {
         for _ in 0..4000 {
@@ -206,6 +212,35 @@ fn every_broken_folder_ends_in_an_error_that_names_file_and_field() {
     println!("{n_cases} broken folders, {} faults", faults.len());
     assert!(faults.is_empty(), "{}", faults.join("\n"));
     assert!(n_cases >= 30);
+}
+
+#[test]
+fn every_broken_adapter_ends_in_an_error_that_names_file_and_field() {
+    let mut faults = Vec::new();
+    let cases = loras::broken();
+    let n_cases = cases.len();
+    for (what, make) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("adapter");
+        std::fs::create_dir(&path).unwrap();
+        loras::sound(&path);
+        Lora::open(&path).unwrap();
+        make(&path);
+        let size = if path.exists() { folders::size(&path) } else { 0 };
+        let (ended, peak) = meter::peak(|| catch_unwind(|| Lora::open(&path)));
+        faults.push(match ended {
+            Err(_) => format!("{what}: panicked"),
+            Ok(Ok(_)) => format!("{what}: was accepted"),
+            Ok(Err(_)) if peak > size + SPARE_BYTES => format!("{what}: held {peak} bytes for {size}"),
+            Ok(Err(error)) if !error.file().starts_with(&path) => format!("{what}: did not name the file: {error}"),
+            Ok(Err(FormatError::Io { .. })) => continue,
+            Ok(Err(error)) if error.field().is_none_or(str::is_empty) => format!("{what}: no field: {error}"),
+            Ok(Err(_)) => continue,
+        });
+    }
+    println!("{n_cases} broken adapters, {} faults", faults.len());
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(n_cases >= 25);
 }
 
 #[test]

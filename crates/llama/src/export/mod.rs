@@ -15,6 +15,7 @@ pub use recipe::{Facts, RECIPES, Recipe};
 pub use rows::ExportTensor;
 
 use rows::Order;
+pub(crate) use rows::stored_at;
 
 /// A GGUF file to be written.
 #[derive(Debug, Clone)]

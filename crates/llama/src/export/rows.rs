@@ -173,7 +173,7 @@ fn squeezed(shape: &[usize]) -> Vec<usize> {
 }
 
 /// Where the row that comes to lie at `row` is stored: pair `p`, member `m` of its head is stored at `m · half + p`.
-fn stored_at(row: usize, half: usize) -> usize {
+pub(crate) fn stored_at(row: usize, half: usize) -> usize {
     let (head, within) = (row / (2 * half), row % (2 * half));
     head * 2 * half + within % 2 * half + within / 2
 }

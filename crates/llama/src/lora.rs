@@ -1,0 +1,198 @@
+//! LoRA: what an adapter adds beside a layer's maps, y += scale · ((x · Aᵀ) · Bᵀ).
+//!
+//! The maps themselves stay as they are, in whatever format they are stored: nothing is merged, so quantised weights are
+//! not rounded again and a layer without additions computes what it computed before, to the bit.
+
+use std::collections::BTreeMap;
+
+use formats::config::{Architecture, Ffn, LayerConfig, ModelConfig, TextConfig};
+use formats::{DType, Lora, Tensor};
+use tensor::{Bytes, Device, OpError, Orientation, Pairing, WeightSource};
+
+use crate::export::stored_at;
+use crate::names::{Inner, Names};
+use crate::{LlamaError, Model};
+
+/// A map of a layer that something can be added to. The feed-forward is the dense one, or the shared expert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    Q,
+    K,
+    V,
+    O,
+    Gate,
+    Up,
+    Down,
+}
+
+const PLACES: [Place; 7] = [Place::Q, Place::K, Place::V, Place::O, Place::Gate, Place::Up, Place::Down];
+
+/// What stands before a layer's number: text-only models, Llama 4 with a vision tower, and the same as newer libraries
+/// nest it.
+const PREFIXES: [&str; 3] = ["model.layers.", "language_model.model.layers.", "model.language_model.layers."];
+
+/// What is added to one map.
+pub(crate) struct LowRank<D: Device> {
+    a: D::Matrix,
+    b: D::Matrix,
+    scale: f32,
+}
+
+/// What is added to the maps of one layer.
+pub(crate) struct Additions<D: Device>(BTreeMap<Place, LowRank<D>>);
+
+impl<D: Device> Default for Additions<D> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<D: Device> Additions<D> {
+    /// Whether something is added at `place`.
+    pub(crate) fn has(&self, place: Place) -> bool {
+        self.0.contains_key(&place)
+    }
+
+    /// Takes `low_rank` for `place`, unless there is something already; whether it did.
+    pub(crate) fn insert(&mut self, place: Place, low_rank: LowRank<D>) -> bool {
+        !self.has(place) && self.0.insert(place, low_rank).is_none()
+    }
+
+    /// `onto`, which the map at `place` gave for `x`, with what is added there.
+    pub(crate) fn add(&self, dev: &D, place: Place, onto: D::Tensor, x: &D::Tensor) -> Result<D::Tensor, OpError> {
+        let Some(LowRank { a, b, scale }) = self.0.get(&place) else { return Ok(onto) };
+        let inner = dev.linear(a, None, x)?;
+        let n_rows = dev.shape(&inner)[0];
+        dev.linear_onto(onto, b, None, &dev.scale_rows(&inner, &vec![*scale; n_rows])?)
+    }
+
+    /// Shows `see` both maps of every addition.
+    pub(crate) fn visit(&self, see: &mut dyn FnMut(&D::Matrix)) {
+        for LowRank { a, b, .. } in self.0.values() {
+            see(a);
+            see(b);
+        }
+    }
+}
+
+impl<D: Device> Model<D> {
+    /// Adds `lora` beside the decoder's maps, for all that is computed from now on. `config` is the one that the model
+    /// was loaded by.
+    ///
+    /// # Errors
+    /// [`LlamaError::Lora`], which names the tensor, if it belongs to no map that can be adapted (routed experts, the
+    /// router, embeddings, the output map and the vision tower can not), to a layer that is not there, or has another
+    /// shape than the map; what was added before it stays. [`LlamaError::Op`] if `dev` refuses it.
+    pub fn adapt(&mut self, dev: &D, config: &ModelConfig, lora: &Lora) -> Result<(), LlamaError> {
+        let text = &config.text;
+        for (module, map) in &lora.maps {
+            let wrong = |why| LlamaError::Lora { name: map.a.name.clone(), why };
+            let (layer, place) = find(module, config).map_err(wrong)?;
+            let [n_out, n_in] = shape(text, &text.layers[layer], place);
+            let a = source(&map.a, map.a.bytes.clone(), [map.rank, n_in])?;
+            check(&map.b, [n_out, map.rank])?;
+            let b = match place {
+                Place::Q | Place::K if is_reordered(config) => in_pairs(&map.b, n_out, text.head_len / 2),
+                _ => map.b.bytes.clone(),
+            };
+            let b = source(&map.b, b, [n_out, map.rank])?;
+            let low_rank = LowRank { a: dev.matrix(&[a])?, b: dev.matrix(&[b])?, scale: map.scale };
+            if !self.decoder.adapt(layer, place, low_rank) {
+                return Err(wrong("adapts a map that another tensor of the file adapts under another name".into()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The layer and the map that the module of an adapter is.
+fn find(module: &str, config: &ModelConfig) -> Result<(usize, Place), String> {
+    let rest = PREFIXES.iter().find_map(|prefix| module.strip_prefix(prefix));
+    let parts = rest.and_then(|rest| rest.split_once('.'));
+    let Some((layer, name)) = parts.and_then(|(number, name)| Some((number.parse::<usize>().ok()?, name))) else {
+        let why = "adapts no map of the decoder's layers, and only those are supported; train with target_modules that \
+                   leave the rest out";
+        return Err(why.into());
+    };
+    let Some(layer_config) = config.text.layers.get(layer) else {
+        let n_layers = config.text.layers.len();
+        return Err(format!("is for layer {layer}; the model has {n_layers} layers, counted from 0"));
+    };
+    let names = Names::of(config.architecture, false);
+    let known = PLACES.map(|place| {
+        let whole = names.inner(layer, weight(place, layer_config));
+        whole.split_once(&format!(".{layer}.")).map_or_else(String::new, |(_, name)| name.to_owned())
+    });
+    if let Some((place, _)) = PLACES.iter().zip(&known).find(|(_, known)| *known == name) {
+        return Ok((layer, *place));
+    }
+    if name.contains("experts") {
+        let why = "adapts routed experts, which is not supported; train with target_modules that leave \
+                   feed_forward.experts out";
+        return Err(why.into());
+    }
+    Err(format!("adapts none of the maps of layer {layer} that can be: {}", known.join(", ")))
+}
+
+/// The weight at `place` in a layer of that kind.
+fn weight(place: Place, layer: &LayerConfig) -> Inner {
+    let is_moe = matches!(layer.ffn, Ffn::Moe { .. });
+    match (place, is_moe) {
+        (Place::Q, _) => Inner::Q,
+        (Place::K, _) => Inner::K,
+        (Place::V, _) => Inner::V,
+        (Place::O, _) => Inner::O,
+        (Place::Gate, false) => Inner::Gate,
+        (Place::Up, false) => Inner::Up,
+        (Place::Down, false) => Inner::Down,
+        (Place::Gate, true) => Inner::SharedGate,
+        (Place::Up, true) => Inner::SharedUp,
+        (Place::Down, true) => Inner::SharedDown,
+    }
+}
+
+/// Outputs and inputs of the map at `place`.
+fn shape(text: &TextConfig, layer: &LayerConfig, place: Place) -> [usize; 2] {
+    let width = text.hidden_size;
+    let (Ffn::Dense { width: ffn } | Ffn::Moe { shared_width: ffn, .. }) = layer.ffn;
+    match place {
+        Place::Q => [text.n_heads * text.head_len, width],
+        Place::K | Place::V => [text.n_kv_heads * text.head_len, width],
+        Place::O => [width, text.n_heads * text.head_len],
+        Place::Gate | Place::Up => [ffn, width],
+        Place::Down => [width, ffn],
+    }
+}
+
+/// Whether the rows of q and k lie otherwise in the model's files than where the adapter was trained. Adapters come from
+/// Hugging Face's layout, in which dense models of the family turn component m with m + C/2; who writes such a model as
+/// GGUF puts the two side by side. Llama 4's components lie side by side everywhere.
+fn is_reordered(config: &ModelConfig) -> bool {
+    config.architecture == Architecture::Llama && config.text.pairing == Pairing::Interleaved
+}
+
+/// The rows of `b` in (pair, member) order.
+fn in_pairs(b: &Tensor, n_out: usize, half: usize) -> Bytes {
+    // The shape was checked: whole heads of rows of equal length.
+    let row_bytes = b.bytes.len() / n_out.max(1);
+    let rows = (0..n_out).map(|row| stored_at(row, half) * row_bytes);
+    rows.flat_map(|at| b.bytes[at..at + row_bytes].iter().copied()).collect::<Vec<u8>>().into()
+}
+
+/// The rows of half an adapter, whose numbers are `bytes`.
+fn source(half: &Tensor, bytes: Bytes, [n_out, n_in]: [usize; 2]) -> Result<WeightSource, LlamaError> {
+    let format = check(half, [n_out, n_in])?;
+    Ok(WeightSource::new(bytes, format, Orientation::OutIn, [1, n_out, n_in])?)
+}
+
+/// The format of half an adapter of the shape `wanted`.
+fn check(half: &Tensor, wanted: [usize; 2]) -> Result<tensor::Format, LlamaError> {
+    let wrong = |why: String| LlamaError::Lora { name: half.name.clone(), why };
+    if half.shape != wanted {
+        return Err(wrong(format!("has the shape {:?}; the model asks for {wanted:?}", half.shape)));
+    }
+    match half.dtype {
+        DType::Weight(format) => Ok(format),
+        other => Err(wrong(format!("is stored as {}, not as numbers that a weight can be", other.name()))),
+    }
+}

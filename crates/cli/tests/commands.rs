@@ -298,12 +298,13 @@ fn lora(name: &str) -> String {
 #[test]
 fn an_adapter_changes_answers_and_is_named_at_the_start() {
     let flags = ["run", "-m", model(), "--temp", "0", "--max-tokens", "12", "--json", "Hello"];
-    let adapted = [&flags[..], &["--lora", &lora("scout")]].concat();
+    let scout = lora("scout");
+    let adapted = [&flags[..], &["--lora", &scout]].concat();
     let ids = json(&adapted, "")["ids"].clone();
     assert_ne!(json(&flags, "")["ids"], ids);
     assert_eq!(json(&[&adapted[..], &["--threads", "1", "--expert-cache", "100K"]].concat(), "")["ids"], ids);
     let plan = ["serve", "-m", model(), "--port", "0", "--state", "none", "--dry-run"];
-    let with = ok(&[&plan[..], &["--lora", &lora("scout")]].concat(), "");
+    let with = ok(&[&plan[..], &["--lora", &scout]].concat(), "");
     assert!(with.contains("/lora/scout (40 maps, rank 8, ") && with.contains("\nlora     "), "{with}");
     assert!(!ok(&plan, "").contains("lora"));
 }
@@ -312,13 +313,14 @@ fn an_adapter_changes_answers_and_is_named_at_the_start() {
 fn an_adapter_that_can_not_be_used_is_refused_with_the_way_out() {
     let broken = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(broken.path().join("adapter_config.json"), "{\"peft_type\":\"IA3\"}").expect("written");
+    let (llama, text) = (lora("llama"), lora("text"));
     let (absent, broken) = (broken.path().join("absent").display().to_string(), broken.path().display().to_string());
     for (path, code, names) in [
         (absent.as_str(), 5, "absent"),
         (&broken, 5, "adapter_config.json: peft_type: \"IA3\" is not supported"),
         (model(), 5, "adapter_config.json is missing"),
-        (&lora("llama"), 2, "\"base_model.model.model.layers.0.mlp.down_proj.lora_A.weight\" adapts none of the maps"),
-        (&lora("text"), 2, "base_model.model.model.layers.0."),
+        (&llama, 2, "\"base_model.model.model.layers.0.mlp.down_proj.lora_A.weight\" adapts none of the maps"),
+        (&text, 2, "base_model.model.model.layers.0."),
     ] {
         for command in [&["run", "-m", model(), "--lora", path, "Hi"][..], &["serve", "-m", model(), "--lora", path]] {
             let message = refused(command, code);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use engine::service::{Channel, Event, Finish, Submitted, Task, Usage};
 use serde_json::{Value, json};
-use support::{Server, Setup, answer, server};
+use support::{Server, Setup, answer};
 
 const PATH: &str = "/v1/messages";
 const COUNT: &str = "/v1/messages/count_tokens";
@@ -149,7 +149,7 @@ async fn effort_is_how_much_to_think_and_nothing_else() {
             assert!(message.starts_with(why), "{fields}: {message}");
         }
     }
-    let unable = server();
+    let unable = support::server();
     for fields in [effort("low", json!(null)), effort("max", json!({"type": "disabled"}))] {
         assert_eq!(unable.post(PATH, &body(&fields)).await.status, 200, "{fields}");
         assert_eq!(budget(&unable), None, "{fields}");

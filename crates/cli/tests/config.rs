@@ -136,8 +136,12 @@ fn a_command_does_what_a_file_says_unless_it_is_told_otherwise() {
 #[test]
 fn what_no_command_knows_is_refused_with_its_line_and_the_nearest_name() {
     for (text, line, names) in [
-        ("[serv]\nport = 1\n", 1, &["\"serv\"", "the nearest is \"serve\"", "puna config show"][..]),
-        ("[serve]\n\nprot = 1\n", 3, &["serve has no setting \"prot\"", "the nearest is \"port\""]),
+        ("[serv]\nport = 1\n", 1, &["\"serv\"", "the nearest is \"serve\"", "`puna --help` lists all"][..]),
+        (
+            "[serve]\n\nprot = 1\n",
+            3,
+            &["serve has no setting \"prot\"", "the nearest is \"port\"", "puna serve --help"],
+        ),
         ("[serve]\napi_key_file = \"x\"\n", 2, &["\"api_key_file\"", "the nearest is \"api-key-file\""]),
         ("[serve]\nhelp = true\n", 2, &["\"help\""]),
         ("[completions]\nshell = \"bash\"\n", 1, &["\"completions\""]),
@@ -214,6 +218,8 @@ fn rules_between_flags_hold_for_files_and_what_is_given_counts_more() {
     let user = user.own("[trace]\nids = [1]\nids-file = \"ids\"\nout = \"x\"\n");
     let message = user.refused(&["trace", "toy"]);
     assert!(message.contains("cannot be used with") && message.contains("is part of this"), "{message}");
+    let shown = user.ok(&["config", "show", "trace"], &[]);
+    assert!(shown.contains("\nids = [1]") && shown.contains("\nids-file = "), "what is against what is shown: {shown}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Body;
 use axum::http::Request;
+use engine::service::{Channel, Event, Token};
 use serde_json::{Value, json};
 use server::app::Phase;
 use server::serve::{Outcome, Run, serve};
@@ -221,6 +222,13 @@ async fn a_batch_goes_on_after_a_restart() {
     println!("{} of 20 answers were there before the restart", kept.len());
 }
 
+/// What is told of an answer that has begun.
+fn begun() -> [Event; 2] {
+    let (text, channel) = ("a".to_owned(), Channel::Content);
+    let token = Token { id: 97, text, logprob: -1.0, alternatives: Vec::new(), channel, is_forced: false };
+    [Event::Started { n_prompt: 2, n_cached: 0, n_stored: 0 }, Event::Token { sample: 0, token }]
+}
+
 /// A batch that runs when the server is told to end: nothing of it fails, what can be answered in time is, and the next
 /// process goes on with the rest.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -229,6 +237,9 @@ async fn a_batch_outlives_a_server_that_is_told_to_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.redb");
         let script: support::Script = Arc::new(move |submitted, handle| {
+            for event in begun() {
+                submitted.events.blocking_send(event).unwrap();
+            }
             while !(submitted.events.is_closed() || (is_answered && handle.is_draining())) {
                 std::thread::sleep(std::time::Duration::from_millis(1));
             }
@@ -245,8 +256,9 @@ async fn a_batch_outlives_a_server_that_is_told_to_end() {
         let (stop, stops) = tokio::sync::mpsc::channel(2);
         let app = first.app.clone();
         let serving = tokio::spawn(async move { serve(&app, run, stops, || true).await });
-        let handle = first.app.model().handle.clone();
-        support::until("four run", || handle.n_jobs() == 4).await;
+        // What has not begun is not waited for, so it has to be seen.
+        let all_run = async || first.get("/metrics").await.text().contains("puna_first_token_seconds_count 4\n");
+        support::until_async("four run", all_run).await;
         stop.send(()).await.unwrap();
         assert_eq!(serving.await.unwrap().unwrap(), Outcome::Drained);
         drop(first);

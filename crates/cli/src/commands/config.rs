@@ -23,7 +23,6 @@ pub struct Config {
 
 #[derive(clap::Subcommand)]
 enum Verb {
-    /// Print every setting with its value
     Show(Show),
 }
 

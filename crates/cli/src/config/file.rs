@@ -89,14 +89,14 @@ impl File {
         let Some(command) = commands(top).find(|command| command.get_name() == name) else {
             let known = commands(top).map(Command::get_name);
             let why = format!("no command with settings is called \"{name}\"");
-            return Err(self.unknown(line, &why, nearest(name, known), "puna config show"));
+            return Err(self.unknown(line, &why, nearest(name, known), "puna --help"));
         };
         for (key, item) in table.iter() {
             let line = line_of(text, table, key);
             let Some(arg) = keys(command).find(|arg| is_named(arg, key)) else {
                 let known = keys(command).filter(|arg| !arg.is_hide_set()).filter_map(Arg::get_long);
                 let why = format!("{name} has no setting \"{key}\"");
-                return Err(self.unknown(line, &why, nearest(key, known), &format!("puna config show {name}")));
+                return Err(self.unknown(line, &why, nearest(key, known), &format!("puna {name} --help")));
             };
             let entry = self.entry((Some(name), key, line), item)?;
             if self.entries.iter().any(|other| other.table.as_deref() == Some(name) && is_named(arg, &other.key)) {
@@ -117,7 +117,7 @@ impl File {
             let names = all().filter(|(_, arg)| !arg.is_hide_set()).filter_map(|(_, arg)| arg.get_long());
             let tables = commands(top).map(Command::get_name);
             let why = format!("no command has a setting \"{key}\"");
-            return Err(self.unknown(line, &why, nearest(key, names.chain(tables)), "puna config show"));
+            return Err(self.unknown(line, &why, nearest(key, names.chain(tables)), "puna COMMAND --help"));
         }
         let entry = self.entry((None, key, line), item)?;
         known.iter().try_for_each(|(command, arg)| self.check(command, arg, &entry))?;
@@ -138,7 +138,7 @@ impl File {
         let (key, at) = (&entry.key, self.at(entry.line));
         if self.kind == Kind::Project && names(arg).any(|name| name == "PROGRAM" || name == "URL") {
             let why = "names a program or a server, which a project's file may not: the folder may be somebody else's";
-            let hint = format!("give --{key}, or write it to your own file: puna config show says where");
+            let hint = format!("give --{key}, or write it to your own file, ~/.config/puna/config.toml");
             return Err(usage(format!("{at}: {key} {why}"), hint));
         }
         let wrong = match entry.arguments(arg, self) {

@@ -90,7 +90,9 @@ pub fn settings(files: &[File], command: &Command, given: &[OsString]) -> Result
     let applied = applied(files, command, &matches, &undone);
     let all: Vec<OsString> =
         applied.iter().flat_map(|one| one.arguments.iter().cloned()).chain(own.iter().cloned()).collect();
-    let matches = parse(command, &all)?;
+    // What files say against each other is shown, too.
+    let free = command.clone().mut_args(|arg| arg.conflicts_with(Resettable::Reset));
+    let matches = parse(&free, &all)?;
     let setting = |arg: &Arg| {
         let from = applied.iter().find(|one| one.arg.get_id() == arg.get_id());
         let origin = match (from, matches.value_source(arg.get_id().as_str())) {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the examples of the guides against `puna serve`: one line an example; exit status 1 if one fails.
 
-usage: python scripts/check_guides.py MODEL [--puna target/release/puna] [--allow-missing] [GUIDE...]
+usage: python scripts/check_guides.py MODEL [--puna target/release/puna] [--only GUIDE] [--allow-missing]
 
 MODEL is any model that takes images, such as the toy that `cargo run -p it --bin toy FOLDER` writes.  Of each guide (docs/api.md
 and docs/clients.md) the fenced bash blocks run each in a shell of its own in one folder, in which curl fails where the server
@@ -200,13 +200,13 @@ def check(guide, served, folder, checks):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=pathlib.Path, help="a model that takes images")
-    parser.add_argument("guides", nargs="*", type=lambda path: pathlib.Path(path).resolve(), default=GUIDES)
+    parser.add_argument("--only", action="append", type=lambda path: pathlib.Path(path).resolve(), help="this guide")
     parser.add_argument("--puna", type=pathlib.Path, default=ROOT / "target/release/puna")
     parser.add_argument("--allow-missing", action="store_true", help="do not fail where a package is not installed")
     args = parser.parse_args()
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")         # or it looks for prices on the network
     checks, left = Checks(), []
-    puna, model, guides = args.puna.resolve(), args.model.resolve(), args.guides
+    puna, model, guides = args.puna.resolve(), args.model.resolve(), args.only or GUIDES
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         served = serving.Server(puna, model, "--state", folder / "state.redb", log=folder / "serve.log")

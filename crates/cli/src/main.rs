@@ -22,7 +22,7 @@ use clap::{CommandFactory, Parser};
 
 /// Llama 4 as an open system: text and images, on ordinary machines.
 #[derive(Parser)]
-#[command(name = "puna", version, about, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "puna", version, about, arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
     command: commands::Command,

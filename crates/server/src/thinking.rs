@@ -50,7 +50,7 @@ enum Wish<'a> {
 }
 
 impl Fields<'_> {
-    /// Checks every field. Of several that say how much, the first in the order of [`wish`](Self::wish) holds.
+    /// Checks every field. Of several that say how much, the one that says it most exactly holds.
     ///
     /// # Errors
     /// [`Error::Field`] naming what is out of bounds, not supported, or asks a model to think that can not.

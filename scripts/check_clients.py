@@ -165,7 +165,8 @@ class Anthropic:
         content = [{"type": "image", "source": source}, {"type": "text", "text": "What is it?"}]
         answer = self.client.messages.create(model=self.model, max_tokens=ANSWER_TOKENS,
                                              messages=[{"role": "user", "content": content}])
-        expect(answer.usage.input_tokens > 10, answer)
+        usage = answer.usage
+        expect(usage.input_tokens + usage.cache_creation_input_tokens + usage.cache_read_input_tokens > 10, answer)
 
 
 class LiteLlm:

@@ -13,13 +13,8 @@ use engine::service::{Channel, Event, Token};
 use serde_json::{Value, json};
 use server::app::Phase;
 use server::serve::{Outcome, Run, serve};
-use server::{Keys, Options, Store, batch};
-use support::{Server, Setup, answer, ids, server, shown, steady};
-
-fn prompt(server: &Server) -> String {
-    let ids = ids(&server.last_job());
-    String::from_utf8_lossy(&ids.iter().filter_map(|id| u8::try_from(*id).ok()).collect::<Vec<u8>>()).into_owned()
-}
+use server::{Store, batch};
+use support::{KEYS, Server, Setup, answer, server, server_with_keys, shown, steady};
 
 #[tokio::test]
 async fn responses_go_on_from_each_other() {
@@ -35,13 +30,13 @@ async fn responses_go_on_from_each_other() {
     let second = server.post("/v1/responses", &body).await.json();
     assert_eq!(second["status"], "incomplete");
     assert_eq!(second["incomplete_details"]["reason"], "max_output_tokens");
-    let text = prompt(&server);
+    let text = server.last_prompt();
     assert!(text.contains("one") && text.contains("Hello, you!") && text.contains("two"), "{text}");
     assert!(!text.contains("be brief"), "instructions do not go on: {text}");
     let third = json!({"input": [{"role": "user", "content": [{"type": "input_text", "text": "three"}]}],
                        "previous_response_id": second["id"], "store": false});
     let third = server.post("/v1/responses", &third).await.json();
-    let text = prompt(&server);
+    let text = server.last_prompt();
     let order: Vec<usize> =
         ["one", "Hello, you!", "two", "Hel", "three"].iter().map(|part| text.rfind(part).unwrap()).collect();
     assert!(order[0] < order[1] && order[2] < order[4], "{text}");
@@ -73,21 +68,14 @@ async fn a_response_is_streamed_as_events_and_kept() {
 
 #[tokio::test]
 async fn nobody_sees_what_another_keeps() {
-    let keys = ["sk-aaaaaaaaaaaaaaaaaaaa", "sk-bbbbbbbbbbbbbbbbbbbb"];
-    let options = Options { keys: Keys::parse(&keys.join("\n")).unwrap(), ..Options::default() };
-    let server = Setup { options, ..Setup::default() }.start();
-    let call = async |key: &str, method: &str, path: &str, body: Value| {
-        let request = Request::builder().method(method).uri(path).header("x-api-key", key);
-        let request = request.header("content-type", "application/json");
-        server.send(request.body(Body::from(body.to_string())).unwrap()).await
-    };
-    let made = call(keys[0], "POST", "/v1/responses", json!({"input": "one"})).await.json();
+    let server = server_with_keys();
+    let made = server.call(KEYS[0], "POST", "/v1/responses", json!({"input": "one"})).await.json();
     let path = format!("/v1/responses/{}", made["id"].as_str().unwrap());
-    assert_eq!(call(keys[1], "GET", &path, Value::Null).await.status, 404);
-    assert_eq!(call(keys[1], "DELETE", &path, Value::Null).await.status, 404);
+    assert_eq!(server.call(KEYS[1], "GET", &path, Value::Null).await.status, 404);
+    assert_eq!(server.call(KEYS[1], "DELETE", &path, Value::Null).await.status, 404);
     let body = json!({"input": "x", "previous_response_id": made["id"]});
-    assert_eq!(call(keys[1], "POST", "/v1/responses", body).await.status, 404);
-    assert_eq!(call(keys[0], "GET", &path, Value::Null).await.status, 200);
+    assert_eq!(server.call(KEYS[1], "POST", "/v1/responses", body).await.status, 404);
+    assert_eq!(server.call(KEYS[0], "GET", &path, Value::Null).await.status, 200);
 }
 
 fn form(purpose: &str, content: &str) -> Request<Body> {

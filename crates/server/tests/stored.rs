@@ -11,9 +11,9 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
+use server::Caller;
 use server::store::Kind;
-use server::{Caller, Keys, Options};
-use support::{Server, Setup, answer, ids, server};
+use support::{KEYS, Server, Setup, answer, server, server_with_keys};
 
 async fn delete(server: &Server, path: &str) -> support::Reply {
     server.send(Request::delete(path).body(Body::empty()).unwrap()).await
@@ -124,24 +124,17 @@ async fn messages_of_a_stored_completion_are_listed() {
 
 #[tokio::test]
 async fn nobody_sees_completions_of_another() {
-    let keys = ["sk-aaaaaaaaaaaaaaaaaaaa", "sk-bbbbbbbbbbbbbbbbbbbb"];
-    let options = Options { keys: Keys::parse(&keys.join("\n")).unwrap(), ..Options::default() };
-    let server = Setup { options, ..Setup::default() }.start();
-    let call = async |key: &str, method: &str, path: &str, body: Value| {
-        let request = Request::builder().method(method).uri(path).header("x-api-key", key);
-        let request = request.header("content-type", "application/json");
-        server.send(request.body(Body::from(body.to_string())).unwrap()).await
-    };
+    let server = server_with_keys();
     let body = json!({"messages": [{"role": "user", "content": "one"}], "store": true});
-    let made = call(keys[0], "POST", "/v1/chat/completions", body).await.json();
+    let made = server.call(KEYS[0], "POST", "/v1/chat/completions", body).await.json();
     let path = format!("/v1/chat/completions/{}", made["id"].as_str().unwrap());
     for (method, path) in
         [("GET", path.clone()), ("POST", path.clone()), ("DELETE", path.clone()), ("GET", format!("{path}/messages"))]
     {
-        assert_eq!(call(keys[1], method, &path, json!({})).await.status, 404, "{method}");
+        assert_eq!(server.call(KEYS[1], method, &path, json!({})).await.status, 404, "{method}");
     }
-    assert_eq!(call(keys[1], "GET", "/v1/chat/completions", json!({})).await.json()["data"], json!([]));
-    assert_eq!(call(keys[0], "GET", &path, json!({})).await.status, 200);
+    assert_eq!(server.call(KEYS[1], "GET", "/v1/chat/completions", json!({})).await.json()["data"], json!([]));
+    assert_eq!(server.call(KEYS[0], "GET", &path, json!({})).await.status, 200);
 }
 
 /// A server whose engine answers when the flag is up.
@@ -283,11 +276,6 @@ async fn kept_responses_are_told_again_as_they_were_streamed() {
     }
 }
 
-fn prompt(server: &Server) -> String {
-    let ids = ids(&server.last_job());
-    String::from_utf8_lossy(&ids.iter().filter_map(|id| u8::try_from(*id).ok()).collect::<Vec<u8>>()).into_owned()
-}
-
 #[tokio::test]
 async fn conversations_are_compacted() {
     let server = server();
@@ -300,7 +288,7 @@ async fn conversations_are_compacted() {
         (&compacted["object"], &compacted["output"][0]["type"]),
         (&json!("response.compaction"), &json!("compaction"))
     );
-    let text = prompt(&server);
+    let text = server.last_prompt();
     for part in ["be brief", "the first thing", support::ANSWER, "and another", "Summarise this conversation"] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
@@ -308,7 +296,7 @@ async fn conversations_are_compacted() {
     input.push(json!({"role": "user", "content": "go on"}));
     let next = server.post("/v1/responses", &json!({"input": input})).await;
     assert_eq!(next.status, 200, "{}", next.text());
-    let text = prompt(&server);
+    let text = server.last_prompt();
     assert!(text.contains(&format!("A summary of the conversation so far:\n\n{}", support::ANSWER)), "{text}");
     assert!(!text.contains("the first thing"), "{text}");
     let nothing = server.post("/v1/responses/compact", &json!({"model": "toy"})).await.json();
@@ -326,11 +314,11 @@ async fn a_response_needs_no_input() {
     let server = server();
     let alone = server.post("/v1/responses", &json!({"instructions": "say hello"})).await;
     assert_eq!(alone.status, 200, "{}", alone.text());
-    assert!(prompt(&server).contains("say hello"));
+    assert!(server.last_prompt().contains("say hello"));
     let id = alone.json()["id"].clone();
     let next = server.post("/v1/responses", &json!({"previous_response_id": id})).await;
     assert_eq!(next.status, 200, "{}", next.text());
-    assert!(prompt(&server).contains(support::ANSWER), "what was said goes on");
+    assert!(server.last_prompt().contains(support::ANSWER), "what was said goes on");
     let count = server.post("/v1/responses/input_tokens", &json!({})).await;
     let made = server.post("/v1/responses", &json!({})).await;
     assert_eq!((count.status.as_u16(), made.status.as_u16()), (200, 200));

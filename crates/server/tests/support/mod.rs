@@ -16,7 +16,7 @@ use engine::service::{
 };
 use engine::thinking::{Markers, Reasoning};
 use serde_json::Value;
-use server::{App, Limits, Model, Options, Store, router};
+use server::{App, Keys, Limits, Model, Options, Store, router};
 use tokenizer::{ChatFormat, Llama4Chat, Piece, SpecialTokens, Tokenizer};
 use tower::ServiceExt;
 
@@ -133,6 +133,15 @@ fn reasoning(tokenizer: &Tokenizer, is_on: bool) -> Reasoning {
     Reasoning { markers: Arc::new(markers), is_on, prefill_start: true, efforts: efforts.into() }
 }
 
+/// The keys of two callers.
+pub const KEYS: [&str; 2] = ["sk-aaaaaaaaaaaaaaaaaaaa", "sk-bbbbbbbbbbbbbbbbbbbb"];
+
+/// A server with two callers.
+pub fn server_with_keys() -> Server {
+    let options = Options { keys: Keys::parse(&KEYS.join("\n")).unwrap(), ..Options::default() };
+    Setup { options, ..Setup::default() }.start()
+}
+
 /// A server with nothing special.
 pub fn server() -> Server {
     Setup::default().start()
@@ -238,6 +247,19 @@ impl Reply {
 impl Server {
     pub fn last_job(&self) -> Job {
         self.jobs.lock().unwrap().last().expect("a job").clone()
+    }
+
+    /// The prompt of the last job, as a text.
+    pub fn last_prompt(&self) -> String {
+        let bytes: Vec<u8> = ids(&self.last_job()).iter().filter_map(|id| u8::try_from(*id).ok()).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// What `key` may do.
+    pub async fn call(&self, key: &str, method: &str, path: &str, body: Value) -> Reply {
+        let request = Request::builder().method(method).uri(path).header("x-api-key", key);
+        let request = request.header("content-type", "application/json");
+        self.send(request.body(Body::from(body.to_string())).unwrap()).await
     }
 
     pub async fn send(&self, request: Request<Body>) -> Reply {

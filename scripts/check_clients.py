@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Lets the programs that people already have talk to `puna serve`: one line a check; exit status 1 if one fails.
 
-usage: python scripts/check_clients.py MODEL [--puna target/release/puna] [--node FOLDER] [--only openai,llm] [--allow-missing]
+usage: python scripts/check_clients.py FOLDER [--puna target/release/puna] [--node FOLDER] [--only openai,llm] [--allow-missing]
 
-MODEL is any model that takes images, such as the toy that `cargo run -p it --bin toy FOLDER` writes: what is checked is
+FOLDER is any model that takes images, such as the toy that `cargo run -p it --bin toy FOLDER` writes: what is checked is
 that requests arrive, answers have the shape that each client reads, and what has to follow a schema does, not what is said.
 Clients: openai, anthropic, litellm, langchain-openai, instructor, llm (from the Python index) and openai for Node (in
 FOLDER/node_modules).  Each does a chat, a stream, a tool call, an answer by a JSON schema and an image.
@@ -384,10 +384,24 @@ CLIENTS = {"openai": OpenAi, "anthropic": Anthropic, "litellm": LiteLlm, "langch
 CHECKS = ("chat", "stream", "tool", "schema", "image")
 
 
+def decided(model, folder):
+    """`model` with a setting of its own: that it takes the likeliest token. By chance a toy ends where it begins."""
+    own = pathlib.Path(folder) / pathlib.Path(model).resolve().name
+    own.mkdir()
+    for file in pathlib.Path(model).resolve().iterdir():
+        (own / file.name).symlink_to(file)
+    settings = own / "generation_config.json"
+    known = json.loads(settings.read_text()) if settings.exists() else {}
+    settings.unlink(missing_ok=True)
+    settings.write_text(json.dumps({**known, "do_sample": False}))
+    return own
+
+
 class Served(serving.Server):
     """`puna serve` with a key."""
 
     def __init__(self, puna, model, folder):
+        model = decided(model, folder)
         keys = pathlib.Path(folder) / "keys"
         keys.write_text(KEY + "\n")
         keys.chmod(0o600)

@@ -405,13 +405,78 @@ fn an_answer_that_need_not_call_is_any_text_that_does_not_begin_like_a_call() {
         "Hello {\"name\": 1}",
         "{\"answer\": [1]}",
         "[f(a=None)]",
+        "[f(a=null), f(a=None)]",
+        "[g(1)]",
         "  [1, 2]",
         "{\"name\": \"f\", \"parameters\": {\"a\":null}}",
+        "<function=f>{\"a\": null}</function>",
+        "<function=g>",
     ] {
         assert_eq!(reach(text), text.len(), "{text:?}");
     }
-    assert_eq!(reach("{\"name\": \"g\""), "{\"name\": \"".len());
-    assert_eq!(reach("{\"name\": \"f\", \"parameters\": {\"b\""), "{\"name\": \"f\", \"parameters\": {\"".len());
+    // Up to the last character, which can not be.
+    for text in [
+        "{\"name\": \"g",
+        "{\"name\": \"f\", \"parameters\": {\"b",
+        "[f()",
+        "[f(b",
+        "[f(a=1",
+        "[f(a=None,",
+        "[f(a=None)] ",
+        "<function=f>[",
+        "<function=f>{\"a\": null}</function> x",
+    ] {
+        assert_eq!(reach(text), text.len() - 1, "{text:?}");
+    }
+}
+
+/// What a model may do after it began a list of calls, to the end.
+#[test]
+fn calls_in_a_list_are_as_declared() {
+    let (bench, mut rng) = (Bench::new(), rng());
+    let schema = json!({
+        "type": "object", "additionalProperties": false, "required": ["on", "to"], "$defs": {"city": {"enum": ["LA", "Rome"]}},
+        "properties": {
+            "on": {"type": "boolean"}, "n": {"type": ["integer", "null"]}, "to": {"$ref": "#/$defs/city"},
+            "no-keyword": {"type": "string"}, "list": {"type": "array", "items": {"type": "null"}, "maxItems": 2},
+        },
+    });
+    let is_valid = |arguments: &Value| {
+        arguments.as_object().is_some_and(|map| {
+            map.iter().all(|(name, value)| match name.as_str() {
+                "on" => value.is_boolean(),
+                "n" => value.is_number() || value.is_null(),
+                "to" => ["LA", "Rome"].iter().any(|city| value == city),
+                "list" => value.as_array().is_some_and(|list| list.len() <= 2 && list.iter().all(Value::is_null)),
+                _ => false,
+            }) && ["on", "to"].iter().all(|name| map.contains_key(*name))
+        })
+    };
+    let required_but_no_keyword = json!({"type": "object", "properties": {"a b": {}}, "required": ["a b"]});
+    let tools = vec![tool("f", schema), tool("off", required_but_no_keyword)];
+    let language = Language::Calls { tools, choice: Choice::Auto, is_parallel: true };
+    let constraint = bench.compile(&language).expect("sound tools");
+    let begun = |text: &str| {
+        let mut constraint = constraint.clone();
+        text.bytes().try_for_each(|byte| constraint.accept(u32::from(byte))).map(|()| constraint)
+    };
+    assert!(begun("[off(1").is_ok(), "a tool that takes no keywords is not held to any");
+    let begun = begun("[f(on=").expect("a call");
+    let (mut n_answers, mut n_calls, mut n_optional) = (0, 0, 0);
+    for _ in 0..60 {
+        let Some(rest) = bench.answer(begun.clone(), &mut rng, 400) else { continue };
+        let answer = format!("[f(on={rest}");
+        let (text, calls) = recognised(&answer);
+        assert_eq!(text, "", "{answer:?}");
+        n_answers += 1;
+        for (name, arguments) in calls {
+            assert!(name == "f" && is_valid(&arguments), "{answer:?}: {arguments}");
+            n_calls += 1;
+            n_optional += usize::from(arguments.get("n").is_some()) + usize::from(arguments.get("list").is_some());
+        }
+    }
+    println!("{n_answers} lists, {n_calls} calls, {n_optional} arguments that need not be there");
+    assert!(n_answers >= 20 && n_calls > n_answers && n_optional >= 10);
 }
 
 #[test]

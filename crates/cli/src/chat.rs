@@ -141,19 +141,17 @@ impl<D: Device> Chat<D> {
             let message = format!("--think={level}: this model was not trained to think");
             return Err(usage(message, "leave --think out, or use a model that thinks"));
         };
-        let budget = match (level, level.parse(), reasoning.efforts.get(level)) {
-            ("off" | "none", ..) => {
+        let budget = match (level, level.parse()) {
+            ("off" | "none", _) => {
                 self.ask = Some(Ask::off());
                 return Ok(());
             }
-            ("on", ..) => None,
-            (_, Ok(tokens), _) => Some(tokens),
-            (_, Err(_), Some(budget)) => *budget,
-            (_, Err(_), None) => {
-                let known: Vec<&str> = reasoning.efforts.keys().map(String::as_str).collect();
-                let hint = format!("on, off, a number of tokens, or what this model knows: {}", known.join(", "));
-                return Err(usage(format!("--think={level}: no such effort"), &hint));
-            }
+            ("on", _) => None,
+            (_, Ok(tokens)) => Some(tokens),
+            (_, Err(_)) => reasoning.effort(level).map_err(|known| {
+                let hint = format!("on, off, a number of tokens, or what this model knows: {known}");
+                usage(format!("--think={level}: no such effort"), &hint)
+            })?,
         };
         let effort = reasoning.efforts.contains_key(level).then(|| level.to_owned());
         self.ask = Some(Ask { is_on: Some(true), budget, effort, ..Ask::default() });

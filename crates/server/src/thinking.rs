@@ -89,10 +89,9 @@ impl Fields<'_> {
             (_, None) => return Err(Error::unsupported(field, NO_THOUGHTS)),
             (Wish::On(budget), Some(_)) => ask.budget = budget,
             (Wish::Effort(name), Some(model)) => {
-                ask.budget = *model.efforts.get(name).ok_or_else(|| {
-                    let known: Vec<&str> = model.efforts.keys().map(String::as_str).collect();
+                ask.budget = model.effort(name).map_err(|known| {
                     let shown: String = name.chars().take(32).collect();
-                    Error::field(field, format!("is {shown:?}; this model knows none, {}", known.join(", ")))
+                    Error::field(field, format!("is {shown:?}; this model knows none, {known}"))
                 })?;
                 ask.effort = Some(name.to_owned());
             }

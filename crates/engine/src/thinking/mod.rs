@@ -85,6 +85,19 @@ impl Ask {
 }
 
 impl Reasoning {
+    /// The tokens that an effort of this name allows, `None` for no limit.
+    ///
+    /// # Errors
+    /// The names of those that the model knows, the smallest first, if it is not one of them.
+    pub fn effort(&self, name: &str) -> Result<Option<usize>, String> {
+        self.efforts.get(name).copied().ok_or_else(|| {
+            let mut known: Vec<(usize, &str)> =
+                self.efforts.iter().map(|(name, budget)| (budget.unwrap_or(usize::MAX), name.as_str())).collect();
+            known.sort_unstable();
+            known.into_iter().map(|(_, name)| name).collect::<Vec<_>>().join(", ")
+        })
+    }
+
     /// Whether a request that asks for this thinks.
     pub fn thinks(&self, ask: &Ask) -> bool {
         ask.is_on.unwrap_or(self.is_on)

@@ -12,6 +12,7 @@ use tokenizer::{ChatFormat, Tokenizer};
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 
 use crate::background::Background;
+use crate::clock::Clock;
 use crate::constraint::Compilers;
 use crate::error::Error;
 use crate::fetch::Fetcher;
@@ -61,6 +62,8 @@ pub struct Options {
     pub page: Page,
     /// What thoughts are called in chats.
     pub reasoning_field: ReasoningField,
+    /// The time of day.
+    pub clock: Clock,
 }
 
 /// What the field is called in which chats show thoughts. Clients know one or the other.
@@ -193,6 +196,11 @@ impl App {
             progress,
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Seconds since 1970.
+    pub fn now(&self) -> u64 {
+        self.inner.options.clock.now()
     }
 
     /// The model.

@@ -150,9 +150,8 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
 }
 
 impl Batch {
-    /// A batch that begins now.
-    pub fn new(input_file_id: String, endpoint: String, metadata: Option<Value>, n_lines: usize) -> Self {
-        let now = id::now();
+    /// A batch that begins `now`.
+    pub fn new(input_file_id: String, endpoint: String, metadata: Option<Value>, n_lines: usize, now: u64) -> Self {
         Self {
             id: id::fresh("batch_"),
             object: "batch".into(),
@@ -213,7 +212,7 @@ pub async fn cancel(app: &App, caller: Caller, id: String) -> Result<Batch, Erro
         return Err(Error::Conflict(format!("the batch has ended: it is {}", batch.status)));
     }
     batch.status = "cancelling".into();
-    batch.cancelling_at.get_or_insert_with(id::now);
+    batch.cancelling_at.get_or_insert_with(|| app.now());
     save(app, caller, batch.clone()).await?;
     app.batches().notify_one();
     Ok(batch)
@@ -289,7 +288,7 @@ async fn run(app: &App, router: &Router, caller: Caller, batch: Batch) -> Result
     let now = find(app, caller, batch.id.clone()).await?;
     let is_answered = counts.completed + counts.failed >= counts.total;
     // Whatever else ends the work, the server does: what is left is for the next process.
-    let is_over = is_answered || now.status != "in_progress" || id::now() >= now.expires_at;
+    let is_over = is_answered || now.status != "in_progress" || app.now() >= now.expires_at;
     if app.phase() != Phase::Serving || !is_over {
         return Ok(());
     }
@@ -319,7 +318,7 @@ async fn one(
     let name = RequestId(id::fresh("req_"));
     loop {
         let now = find(app, caller, batch.id.clone()).await?;
-        if now.status != "in_progress" || id::now() >= batch.expires_at || app.phase() != Phase::Serving {
+        if now.status != "in_progress" || app.now() >= batch.expires_at || app.phase() != Phase::Serving {
             return Ok(None);
         }
         let mut request = Request::post(&batch.endpoint)
@@ -366,7 +365,7 @@ async fn fail(app: &App, caller: Caller, batch: Batch) -> Result<(), Error> {
     let errors = json!({"object": "list", "data": [{
         "code": "input_file_gone", "message": "the input file is gone", "param": "input_file_id", "line": null,
     }]});
-    let now = Some(id::now());
+    let now = Some(app.now());
     save(app, caller, Batch { status: "failed".into(), failed_at: now, errors: Some(errors), ..batch }).await
 }
 
@@ -399,7 +398,7 @@ async fn finish(app: &App, caller: Caller, id: &str) -> Result<(), Error> {
             *slot = Some(files::keep(app, caller, new).await?.id);
         }
     }
-    let now = Some(id::now());
+    let now = Some(app.now());
     let n_done = batch.request_counts.completed + batch.request_counts.failed;
     if batch.status == "cancelling" {
         (batch.status, batch.cancelled_at) = ("cancelled".into(), now);

@@ -1,14 +1,12 @@
 //! Names for things that requests make.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 /// A name that nobody can guess: `prefix` and 24 characters.
 pub fn fresh(prefix: &str) -> String {
     let mut bytes = [0u8; 12];
     // Without randomness from the system, a name is as good as the time and a counter of the standard library.
     if getrandom::fill(&mut bytes).is_err() {
         use std::hash::{BuildHasher, RandomState};
-        let hash = RandomState::new().hash_one(SystemTime::now());
+        let hash = RandomState::new().hash_one(std::time::Instant::now());
         bytes.iter_mut().zip(hash.to_le_bytes()).for_each(|(byte, random)| *byte = random);
     }
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -21,9 +19,4 @@ pub fn seed() -> u64 {
     // Without randomness from the system every answer has the same noise, which is allowed.
     let _ = getrandom::fill(&mut bytes);
     u64::from_le_bytes(bytes) >> 11
-}
-
-/// Seconds since 1970, for people; nothing is timed by it.
-pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

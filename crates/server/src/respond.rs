@@ -69,7 +69,7 @@ impl Responding {
         let response = Response {
             id: id::fresh("resp_"),
             object: "response",
-            created_at: id::now(),
+            created_at: app.now(),
             completed_at: None,
             status: Status::InProgress,
             background: request.background.unwrap_or(false),
@@ -171,7 +171,7 @@ impl Responding {
         let (status, details) = status(answer);
         self.response.status = status;
         self.response.incomplete_details = details;
-        self.response.completed_at = (status == Status::Completed).then(id::now);
+        self.response.completed_at = (status == Status::Completed).then(|| self.app.now());
         self.response.usage = Some(self.answers.usage.into());
     }
 

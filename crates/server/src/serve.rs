@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::app::{App, Phase};
 use crate::connection::Connections;
-use crate::{id, root};
+use crate::root;
 
 /// Threads of the runtime. The engine's own threads compute; these only pass things on.
 const THREADS: usize = 2;
@@ -217,7 +217,7 @@ impl Status {
             "pid": std::process::id(),
             "model": model.id,
             "url": format!("{}/v1", url(self.address, self.is_tls)),
-            "at": id::now(),
+            "at": app.now(),
             "uptime_s": app.uptime().as_secs(),
             "context": about.context,
             "capacity": about.capacity,

@@ -6,12 +6,12 @@ mod support;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use engine::service::{Channel, Event, Finish, Task, Token, Usage};
 use server::serve::{Outcome, Run, serve};
-use server::{App, Limits, Options};
+use server::{App, Clock, Limits, Options};
 use support::{Setup, answer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -46,6 +46,8 @@ async fn exchange(address: SocketAddr, request: &[u8]) -> String {
     let _ = stream.read_to_end(&mut answer).await;
     String::from_utf8_lossy(&answer).into_owned()
 }
+
+const READY: &[u8] = b"GET /health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
 
 fn chat(stream: bool, max_tokens: usize) -> Vec<u8> {
     let body = format!(
@@ -166,16 +168,51 @@ async fn an_engine_that_stands_still_is_noticed() {
         }
     });
     let running = run(Setup { options, script, ..Setup::default() }, Duration::from_secs(1));
-    let ready = b"GET /health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-    assert!(exchange(running.address, ready).await.starts_with("HTTP/1.1 200"));
+    assert!(exchange(running.address, READY).await.starts_with("HTTP/1.1 200"));
     let client = tokio::spawn(async move { exchange(running.address, &chat(true, 4)).await });
     let app = running.app.clone();
     support::until("it is asked", || app.model().handle.n_jobs() == 1).await;
     support::until("it is unready", || app.progress() >= app.limits().unready_time).await;
-    let text = exchange(running.address, ready).await;
+    let text = exchange(running.address, READY).await;
     assert!(text.starts_with("HTTP/1.1 503") && text.contains("stalled"), "{text}");
     assert_eq!(running.ended.await.unwrap().unwrap(), Outcome::Stuck);
     assert_eq!(n_ends(&client.await.unwrap()), 1);
+}
+
+/// F6. Mutation: a deadline by the time of day.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_do_not_notice_that_the_clock_is_set() {
+    const JUMPS: usize = 20;
+    let (clock, is_over) = (Clock::default(), Arc::new(AtomicBool::new(false)));
+    let n_tokens = Arc::new(AtomicUsize::new(0));
+    let (told, counted) = (Arc::clone(&is_over), Arc::clone(&n_tokens));
+    let script: support::Script = Arc::new(move |submitted, _| {
+        endless(submitted, &|| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            told.load(Ordering::Relaxed)
+        });
+    });
+    let options = Options { clock: clock.clone(), ..Options::default() };
+    let running = run(Setup { options, script, ..Setup::default() }, Duration::from_secs(1));
+    let streams: Vec<_> =
+        (0..8).map(|_| tokio::spawn(async move { exchange(running.address, &chat(true, 4000)).await })).collect();
+    let app = running.app.clone();
+    support::until("all run", || app.model().handle.n_jobs() == 8).await;
+    for jump in 0..JUMPS {
+        clock.set(if jump % 2 == 0 { 3600 } else { -3600 });
+        let before = n_tokens.load(Ordering::Relaxed);
+        support::until("streams go on", || n_tokens.load(Ordering::Relaxed) > before + 64).await;
+        assert!(exchange(running.address, READY).await.starts_with("HTTP/1.1 200"), "jump {jump}");
+        assert_eq!(app.model().handle.n_jobs(), 8, "jump {jump}");
+    }
+    is_over.store(true, Ordering::Relaxed);
+    for stream in streams {
+        let text = stream.await.unwrap();
+        assert!(n_ends(&text) == 1 && text.contains("\"finish_reason\":\"stop\""), "{text}");
+    }
+    running.stop.send(()).await.unwrap();
+    assert_eq!(running.ended.await.unwrap().unwrap(), Outcome::Drained);
+    println!("{JUMPS} jumps of the clock, {} tokens, 8 streams ended as they should", n_tokens.load(Ordering::Relaxed));
 }
 
 #[tokio::test]

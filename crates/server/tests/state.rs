@@ -13,7 +13,7 @@ use engine::service::{Channel, Event, Token};
 use serde_json::{Value, json};
 use server::app::Phase;
 use server::serve::{Outcome, Run, serve};
-use server::{Store, batch};
+use server::{Clock, Options, Store, batch};
 use support::{KEYS, Server, Setup, answer, server, server_with_keys, shown, steady};
 
 #[tokio::test]
@@ -156,6 +156,24 @@ async fn a_batch_is_worked_off() {
     let body = json!({"input_file_id": bad["id"], "endpoint": "/v1/completions", "completion_window": "24h"});
     let refused = server.post("/v1/batches", &body).await;
     assert!(refused.status == 400 && refused.text().contains("line 1: method is required"), "{}", refused.text());
+}
+
+/// F6, for what ends by the time of day: a day's batch outlives jumps of an hour.
+#[tokio::test]
+async fn a_batch_does_not_notice_that_the_clock_is_set() {
+    let (clock, n_jumps) = (Clock::default(), Arc::new(AtomicUsize::new(0)));
+    let (set, counted) = (clock.clone(), Arc::clone(&n_jumps));
+    let script: support::Script = Arc::new(move |submitted, _| {
+        let is_even = counted.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
+        set.set(if is_even { 3600 } else { -3600 });
+        answer(submitted, "x");
+    });
+    let server = Setup { options: Options { clock, ..Options::default() }, script, ..Setup::default() }.start();
+    tokio::spawn(batch::work(server.app.clone()));
+    let id = start(&server, 20).await;
+    let batch = ended(&server, &id).await;
+    assert_eq!((&batch["status"], &batch["request_counts"]["completed"]), (&json!("completed"), &json!(16)));
+    println!("{} jumps of the clock, no line lost", n_jumps.load(Ordering::Relaxed));
 }
 
 #[tokio::test]

@@ -437,6 +437,7 @@ struct Prompts {
 
 impl Prompts {
     fn new(tokenizer: Option<Tokenizer>, n_vocab: u32) -> Self {
+        #[allow(clippy::disallowed_methods, reason = "prompts that no earlier run had")]
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { tokenizer, n_vocab, state: now.subsec_nanos() ^ now.as_secs() as u32, tokens_a_word: 1.0 }
     }

@@ -89,8 +89,14 @@ fn read(folder: &Path) -> Vec<Value> {
 
 /// Whether a server has written its file lately. Another process may have its number by now: the number alone says nothing.
 fn is_fresh(server: &Value) -> bool {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    server["at"].as_u64().is_some_and(|at| now.saturating_sub(at) <= FRESH_S)
+    server["at"].as_u64().is_some_and(|at| now().saturating_sub(at) <= FRESH_S)
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    #[allow(clippy::disallowed_methods, reason = "servers write the time of day into their files")]
+    let now = std::time::SystemTime::now();
+    now.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// What a process has in memory; `None` where the system does not say.
@@ -107,7 +113,7 @@ mod tests {
     #[test]
     fn servers_that_are_gone_are_not_shown() {
         let folder = tempfile::tempdir().expect("a folder");
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time").as_secs();
+        let now = now();
         let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).expect("a file");
         write("1.json", json!({"pid": 1, "model": "a", "at": now, "uptime_s": 3723}).to_string());
         write("2.json", json!({"pid": 2, "model": "b", "at": now - 3600}).to_string());

@@ -236,6 +236,7 @@ impl Serve {
             fetch: if self.allow_image_urls { Fetch::Public } else { Fetch::Never },
             page: if self.no_ui { Page::Hidden } else { Page::Shown },
             reasoning_field: self.reasoning_field,
+            clock: server::Clock::default(),
         }
     }
 

@@ -9,13 +9,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::files::ExpiresAfter;
-use super::responses::{List, paging};
 use super::{files, json};
 use crate::app::App;
 use crate::batch::{self, Batch, ENDPOINTS, Line};
 use crate::body::{Json, Params, Wire};
 use crate::error::Error;
 use crate::keys::Caller;
+use crate::list::{List, paging};
 use crate::refusals::Refusals;
 use crate::store::{Kind, PageOf};
 use crate::unsupported;
@@ -70,7 +70,7 @@ async fn create(
     let n_lines = app.pool().run(move || Line::check_all(&bytes, &endpoint, &limits)).await??;
     let batch = Batch {
         output_expires_after: expires_after,
-        ..Batch::new(file.id, request.endpoint, request.metadata, n_lines)
+        ..Batch::new(file.id, request.endpoint, request.metadata, n_lines, app.now())
     };
     batch::save(&app, caller, batch.clone()).await?;
     app.batches().notify_one();

@@ -66,7 +66,7 @@ async fn chat_completions(
     let prompt = conversation.prompt("messages", &app).await?;
     let job = settings.job(&prompt, caller, &app)?;
     let work = Work::answer(&app, job, prompt)?;
-    let head = Head { id: id::fresh("chatcmpl-"), created: id::now(), model: app.model().id.clone() };
+    let head = Head { id: id::fresh("chatcmpl-"), created: app.now(), model: app.model().id.clone() };
     if is_stream {
         let frames = Stream::new(&app, head, &settings, (options.unwrap_or_default(), keeping), &hearing);
         return Ok(sse::stream(&app, work, frames, request_id.0));

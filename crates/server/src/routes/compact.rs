@@ -136,7 +136,7 @@ async fn compact(
             (vec![Compaction { id: id::fresh("cmp_"), kind: "compaction", encrypted_content }], usage)
         }
     };
-    let (id, created_at) = (id::fresh("resp_"), id::now());
+    let (id, created_at) = (id::fresh("resp_"), app.now());
     Ok(json(&Compacted { id, object: "response.compaction", created_at, output, usage: usage.into() }))
 }
 

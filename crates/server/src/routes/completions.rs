@@ -70,7 +70,7 @@ async fn completions(
     let head = Completion {
         id: id::fresh("cmpl-"),
         object: "text_completion",
-        created: id::now(),
+        created: app.now(),
         model: app.model().id.clone(),
         choices: Vec::new(),
         usage: None,

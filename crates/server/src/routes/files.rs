@@ -11,13 +11,13 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 use super::json;
-use super::responses::{Deleted, List, paging};
 use crate::app::App;
 use crate::body::Params;
 use crate::error::Error;
 use crate::id;
 use crate::keys::Caller;
 use crate::limits::Limits;
+use crate::list::{Deleted, List, paging};
 use crate::refusals::Refusals;
 use crate::store::{Kind, PageOf};
 use crate::wire::Whole;
@@ -63,8 +63,8 @@ pub struct File {
 
 impl File {
     /// Whether its time is over: it is gone then, and its room is free at the next upload.
-    fn is_expired(&self) -> bool {
-        self.expires_at.is_some_and(|at| at <= id::now())
+    fn is_expired(&self, now: u64) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
     }
 }
 
@@ -190,7 +190,7 @@ async fn read(mut form: Multipart, limits: &Limits) -> Result<NewFile, Error> {
 /// [`Error::Field`] if there is no room for it.
 pub async fn keep(app: &App, caller: Caller, new: NewFile) -> Result<File, Error> {
     let NewFile { filename, purpose, bytes, expires_after } = new;
-    let now = id::now();
+    let now = app.now();
     let file = File {
         id: id::fresh("file-"),
         object: "file".into(),
@@ -206,7 +206,7 @@ pub async fn keep(app: &App, caller: Caller, new: NewFile) -> Result<File, Error
     let keep = move || -> Result<(), Error> {
         let store = app_.store();
         for (caller, old) in store.all::<File>(Kind::File)? {
-            if old.is_expired() {
+            if old.is_expired(app_.now()) {
                 store.delete(Kind::File, caller, &old.id)?;
             }
         }
@@ -255,13 +255,14 @@ async fn list(
     let listed = app.listed::<File>(Kind::File, caller, page).await?;
     let listed = listed.ok_or_else(|| Error::NotFound("after names no file".into()))?;
     let is_wanted = |file: &File| query.purpose.as_ref().is_none_or(|purpose| file.purpose == **purpose);
-    let files = listed.list.into_iter().filter(|file| !file.is_expired() && is_wanted(file));
+    let files = listed.list.into_iter().filter(|file| !file.is_expired(app.now()) && is_wanted(file));
     Ok(json(&List::first(files.filter_map(|file| serde_json::to_value(file).ok()).collect(), limit)))
 }
 
 async fn find(id: String, caller: Caller, app: &App) -> Result<File, Error> {
     let file: Option<File> = app.stored(Kind::File, caller, id).await?;
-    file.filter(|file| !file.is_expired()).ok_or_else(|| Error::NotFound("there is no file of this name".into()))
+    file.filter(|file| !file.is_expired(app.now()))
+        .ok_or_else(|| Error::NotFound("there is no file of this name".into()))
 }
 
 /// Describes a file

@@ -10,11 +10,11 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::responses::{Deleted, List, paging};
 use crate::app::App;
 use crate::body::{Json, Pairs, Params, Wire};
 use crate::error::Error;
 use crate::keys::Caller;
+use crate::list::{Deleted, List, paging};
 use crate::refusals::Refusals;
 use crate::request_id::RequestId;
 use crate::sse::Closing;

@@ -241,6 +241,7 @@ impl Job<'_> {
             let message: String = stretches.iter().map(Stretch::as_str).collect();
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
+        #[allow(clippy::disallowed_methods, reason = "templates write the date")]
         let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let unix_seconds = self.template.unix_seconds.unwrap_or_else(now);
         env.add_function("strftime_now", move |pattern: &str| date::format(pattern, unix_seconds));

@@ -24,6 +24,8 @@ pub struct Limits {
     pub audio_bytes: usize,
     /// Seconds of one clip or of one stream of audio, whatever its rate. Default 3600.
     pub audio_seconds: u32,
+    /// Samples of one clip in all of its channels, as stored. Default 345.6·10⁶: an hour of stereo at 48 kHz.
+    pub audio_samples: u64,
     /// Clips of one prompt. Default 16.
     pub audios_per_prompt: usize,
     /// Samples a second that audio may have. Default 4000 to 192,000.
@@ -77,6 +79,7 @@ impl Default for Limits {
             tiles_per_image: 64,
             audio_bytes: 25_000_000,
             audio_seconds: 3600,
+            audio_samples: 345_600_000,
             audios_per_prompt: 16,
             audio_rate_hz: 4000..=192_000,
             mel_bins: 1024,

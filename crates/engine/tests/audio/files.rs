@@ -183,7 +183,8 @@ fn audio_samples_that_are_no_numbers_are_refused() {
     let stereo = Fmt { tag: 3, bits: 32, rate_hz: 44_100, n_channels: 2 };
     let got = decoded(&stereo.wav(frame(f32::INFINITY, f32::NEG_INFINITY)));
     assert!(matches!(got, Err(AudioError::NotFinite { .. })), "{got:?}");
-    let loud: Vec<u8> = (0..400).flat_map(|i| frame(f32::MAX, f32::MAX * if i % 50 < 25 { 1.0 } else { 0.9 })).collect();
+    let loud: Vec<u8> =
+        (0..400).flat_map(|i| frame(f32::MAX, f32::MAX * if i % 50 < 25 { 1.0 } else { 0.9 })).collect();
     let got = decoded(&stereo.wav(loud));
     assert!(matches!(got, Err(AudioError::NotFinite { .. })), "{got:?}");
 }
@@ -265,7 +266,10 @@ fn audio_that_is_not_what_was_said_names_both() {
     assert_eq!(got, AudioError::Contradicts { declared: AudioFormat::Mp3, found: AudioFormat::Flac });
     assert_eq!(got.to_string(), "audio is declared as MP3, but its bytes are FLAC; declare what it is");
     let got = probe(&file("pulses.wav"), AudioFormat::named("pcm16"), &limits).unwrap_err();
-    assert_eq!(got, AudioError::Contradicts { declared: AudioFormat::Pcm16 { rate_hz: 16_000 }, found: AudioFormat::Wav });
+    assert_eq!(
+        got,
+        AudioError::Contradicts { declared: AudioFormat::Pcm16 { rate_hz: 16_000 }, found: AudioFormat::Wav }
+    );
     for (names, format) in [
         (&["wav", "WAV", "x-wav"][..], AudioFormat::Wav),
         (&["mp3", "mpeg"], AudioFormat::Mp3),

@@ -104,7 +104,7 @@ pub fn probe(bytes: &[u8], declared: Option<AudioFormat>, limits: &Limits) -> Re
     })?;
     let terms = Terms { limits, cancelled: &|| false };
     // For the check of the rate.
-    super::sink::Sink::new(rate_hz, terms)?;
+    super::sink::Sink::new(rate_hz, n_channels, terms)?;
     let n_samples = n_frames.and_then(|n_frames| super::Resampler::new(rate_hz).map(|rate| rate.n_out(n_frames)));
     Ok(AudioInfo { format, rate_hz, n_channels, n_samples })
 }

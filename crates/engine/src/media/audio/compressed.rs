@@ -3,8 +3,8 @@
 use std::io::{Cursor, ErrorKind, Read};
 
 use symphonia::core::audio::GenericAudioBufferRef;
-use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions, well_known as codec};
 use symphonia::core::codecs::CodecParameters;
+use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions, well_known as codec};
 use symphonia::core::errors::Error;
 use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream, ReadOnlySource};
@@ -85,7 +85,7 @@ impl<'a> Opened<'a> {
     /// # Errors
     /// As [`Sink`], and for damage.
     pub fn decode(mut self, terms: Terms<'_>) -> Result<Vec<f32>, AudioError> {
-        let mut sink = Sink::new(self.rate_hz, terms)?;
+        let mut sink = Sink::new(self.rate_hz, self.n_channels, terms)?;
         sink.check_length(self.n_frames.unwrap_or(0))?;
         let mut mono = Vec::new();
         let (mut n_sound, mut n_damaged, mut n_read) = (0u64, 0u64, 0usize);

@@ -89,6 +89,16 @@ pub enum AudioError {
         /// The limit.
         limit_seconds: u32,
     },
+    /// More samples to decode than allowed: many channels at a high rate, for long.
+    #[error(
+        "audio holds {at_least} samples or more in all channels; the limit is {limit}; send fewer channels or a lower rate"
+    )]
+    TooManySamples {
+        /// What was found when the rest was given up: from the header, or decoded so far.
+        at_least: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// More clips than allowed.
     #[error("{got} clips of audio; the limit is {limit}")]
     TooManyClips {
@@ -179,7 +189,7 @@ impl AudioError {
             | Self::Truncated { .. }
             | Self::Corrupt { .. } => AudioErrorKind::DecodeFailed,
             Self::TooManyBytes { .. } => AudioErrorKind::TooLarge,
-            Self::TooLong { .. } => AudioErrorKind::TooLong,
+            Self::TooLong { .. } | Self::TooManySamples { .. } => AudioErrorKind::TooLong,
             Self::TooManyClips { .. } => AudioErrorKind::TooMany,
             Self::Empty => AudioErrorKind::Empty,
             Self::Cancelled => AudioErrorKind::Cancelled,

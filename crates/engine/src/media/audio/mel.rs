@@ -59,7 +59,9 @@ pub enum MelError {
         allowed: String,
     },
     /// Features of a clip that is not complete need a maximum that does not depend on the rest.
-    #[error("audio preprocessor config: log_mel_max is null, the maximum of the whole clip; set it to a number, as 1.5, to stream")]
+    #[error(
+        "audio preprocessor config: log_mel_max is null, the maximum of the whole clip; set it to a number, as 1.5, to stream"
+    )]
     NeedsFixedMaximum,
 }
 
@@ -207,8 +209,8 @@ impl Signal<'_> {
     /// Hands out the windowed samples of the frame around `middle`.
     #[inline(always)]
     fn window(&self, middle: usize, window: &[f64; LEN], mut take: impl FnMut(usize, f64)) {
-        let inside = (middle.checked_sub(REACH + self.first))
-            .and_then(|begin| self.samples.get(begin..)?.first_chunk::<LEN>());
+        let inside =
+            (middle.checked_sub(REACH + self.first)).and_then(|begin| self.samples.get(begin..)?.first_chunk::<LEN>());
         if let Some(samples) = inside {
             for j in 0..LEN {
                 take(j, f64::from(samples[j]) * window[j]);

@@ -19,6 +19,7 @@ pub(super) struct Terms<'a> {
 pub(super) struct Sink<'a> {
     terms: Terms<'a>,
     rate_hz: u32,
+    n_channels: usize,
     resampler: Resampler,
     /// Samples taken in.
     n_in: u64,
@@ -27,15 +28,15 @@ pub(super) struct Sink<'a> {
 }
 
 impl<'a> Sink<'a> {
-    /// A sink for samples at `rate_hz`.
+    /// A sink for samples at `rate_hz`, made of `n_channels`.
     ///
     /// # Errors
     /// [`AudioError::Rate`].
-    pub fn new(rate_hz: u32, terms: Terms<'a>) -> Result<Self, AudioError> {
+    pub fn new(rate_hz: u32, n_channels: usize, terms: Terms<'a>) -> Result<Self, AudioError> {
         let range = &terms.limits.audio_rate_hz;
         let refused = || AudioError::Rate { rate_hz, lowest_hz: *range.start(), highest_hz: *range.end() };
         let resampler = Resampler::new(rate_hz).filter(|_| range.contains(&rate_hz)).ok_or_else(refused)?;
-        Ok(Self { terms, rate_hz, resampler, n_in: 0, out: Vec::new() })
+        Ok(Self { terms, rate_hz, n_channels, resampler, n_in: 0, out: Vec::new() })
     }
 
     /// The resampler alone, for who counts by other means.
@@ -51,7 +52,7 @@ impl<'a> Sink<'a> {
     /// before it is read.
     ///
     /// # Errors
-    /// [`AudioError::TooLong`].
+    /// [`AudioError::TooLong`], [`AudioError::TooManySamples`].
     pub fn check_length(&self, n_more: u64) -> Result<(), AudioError> {
         let limit_seconds = self.terms.limits.audio_seconds;
         let n = self.n_in.saturating_add(n_more);
@@ -59,7 +60,10 @@ impl<'a> Sink<'a> {
         if n > rate.saturating_mul(u64::from(limit_seconds)) {
             return Err(AudioError::TooLong { at_least_seconds: n.div_ceil(rate), limit_seconds });
         }
-        Ok(())
+        match (n.saturating_mul(self.n_channels as u64), self.terms.limits.audio_samples) {
+            (at_least, limit) if at_least > limit => Err(AudioError::TooManySamples { at_least, limit }),
+            _ => Ok(()),
+        }
     }
 
     /// Makes room for `n_more` samples that are certain to come.
@@ -70,7 +74,7 @@ impl<'a> Sink<'a> {
     /// Takes mono samples.
     ///
     /// # Errors
-    /// [`AudioError::TooLong`], [`AudioError::NotFinite`], [`AudioError::Cancelled`].
+    /// As [`Sink::check_length`]; [`AudioError::NotFinite`], [`AudioError::Cancelled`].
     pub fn push(&mut self, mono: &[f64]) -> Result<(), AudioError> {
         if (self.terms.cancelled)() {
             return Err(AudioError::Cancelled);

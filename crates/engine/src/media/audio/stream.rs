@@ -22,7 +22,7 @@ impl Pcm16Stream {
     /// # Errors
     /// [`AudioError::Rate`].
     pub fn new(rate_hz: u32, limits: &Limits) -> Result<Self, AudioError> {
-        let sink = Sink::new(rate_hz, Terms { limits, cancelled: &|| false })?;
+        let sink = Sink::new(rate_hz, 1, Terms { limits, cancelled: &|| false })?;
         Ok(Self { resampler: sink.into_resampler(), half: None })
     }
 

@@ -169,7 +169,7 @@ impl<'a> Wav<'a> {
     /// # Errors
     /// As [`Sink`].
     pub fn decode(&self, terms: Terms<'_>) -> Result<Vec<f32>, AudioError> {
-        let mut sink = Sink::new(self.rate_hz, terms)?;
+        let mut sink = Sink::new(self.rate_hz, self.n_channels, terms)?;
         sink.check_length(self.n_frames() as u64)?;
         sink.expect(self.n_frames() as u64);
         let (sample_len, n_channels) = (self.encoding.len(), self.n_channels);

@@ -1,8 +1,9 @@
 //! Every bound on what comes from outside, in one place. No other file states one.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
-/// What a prompt, an image or a sampling parameter may be at most. One value, made at start and passed down; the
+/// What a prompt, an image, a clip of audio or a sampling parameter may be at most. One value, made at start and passed down; the
 /// defaults are those of [`Limits::default`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
@@ -19,6 +20,20 @@ pub struct Limits {
     pub tile_side: u32,
     /// Tiles of one image, as a preprocessor config may ask. Default 64.
     pub tiles_per_image: u32,
+    /// Bytes of one audio file, as it comes in. Default 25·10⁶.
+    pub audio_bytes: usize,
+    /// Seconds of one clip or of one stream of audio, whatever its rate. Default 3600.
+    pub audio_seconds: u32,
+    /// Samples of one clip in all of its channels, as stored. Default 345.6·10⁶: an hour of stereo at 48 kHz.
+    pub audio_samples: u64,
+    /// Clips of one prompt. Default 16.
+    pub audios_per_prompt: usize,
+    /// Samples a second that audio may have. Default 4000 to 192,000.
+    pub audio_rate_hz: RangeInclusive<u32>,
+    /// Mel bins, as a preprocessor config may ask. Default 1024.
+    pub mel_bins: usize,
+    /// Mel frames of one chunk, as a preprocessor config may ask. Default 30,000: five minutes.
+    pub chunk_frames: usize,
     /// Bytes of the text of one prompt. Default 8 MiB.
     pub prompt_bytes: usize,
     /// Stop strings of one request. Default 4.
@@ -62,6 +77,13 @@ impl Default for Limits {
             images_per_prompt: 8,
             tile_side: 2048,
             tiles_per_image: 64,
+            audio_bytes: 25_000_000,
+            audio_seconds: 3600,
+            audio_samples: 345_600_000,
+            audios_per_prompt: 16,
+            audio_rate_hz: 4000..=192_000,
+            mel_bins: 1024,
+            chunk_frames: 30_000,
             prompt_bytes: 8 << 20,
             stop_strings: 4,
             stop_bytes: 256,

@@ -1,8 +1,10 @@
-//! From the bytes of an image file to the tiles that the vision tower takes.
+//! From the bytes of an image file to the tiles that the vision tower takes; [`audio`] goes from the bytes of an audio file
+//! to what the audio tower takes.
 //!
 //! [`decode`] → [`Rgb`] → [`preprocess`] → [`Tiles`]. How many tiles and tokens an image becomes is a total function of
 //! its size: [`grid`].
 
+pub mod audio;
 mod canvas;
 mod container;
 mod error;

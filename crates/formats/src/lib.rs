@@ -20,7 +20,7 @@ mod mmap;
 mod stored;
 
 pub use checkpoint::{Checkpoint, Kind, TokenizerFiles};
-pub use config::{GenerationConfig, ModelConfig, PreprocessorConfig, ReasoningConfig};
+pub use config::{AudioPreprocessorConfig, GenerationConfig, ModelConfig, PreprocessorConfig, ReasoningConfig};
 pub use error::FormatError;
 pub use gguf::Gguf;
 pub use lora::{Lora, LoraConfig, LowRank};

@@ -1,8 +1,9 @@
-//! The model, written once for every [`tensor::Device`]: Llama 4's decoder, its vision tower and projector, and the
-//! dense models of the family as the same decoder with other layer descriptions.
+//! The model, written once for every [`tensor::Device`]: Llama 4's decoder, its vision tower and audio encoder, and
+//! the dense models of the family as the same decoder with other layer descriptions.
 //!
 //! There is no prefill and no decode: a [`Batch`] is a list of rows, each of which knows its position and its pages.
 
+mod audio;
 mod batch;
 mod decoder;
 mod error;
@@ -16,6 +17,7 @@ mod probe;
 mod rotary;
 mod vision;
 
+pub use audio::{Audio, AudioChunk, AudioEncoder, AudioStream, sinusoids};
 pub use batch::{Batch, Input, PageRun, Row};
 pub use decoder::{Cache, Decoder, Passage};
 pub use error::LlamaError;

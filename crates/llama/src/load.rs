@@ -2,22 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use formats::config::{Ffn, LayerConfig, ModelConfig, TextConfig};
+use formats::config::{AudioPreprocessorConfig, Ffn, LayerConfig, ModelConfig, TextConfig};
 use formats::{Checkpoint, DType, Tensor};
 use tensor::{Device, Format, Orientation, WeightSource};
 
 use crate::LlamaError;
+use crate::audio::Audio;
 use crate::decoder::{Decoder, FeedForward, Layer, LayerWeights};
 use crate::lora::Additions;
 use crate::names::{Inner, Names, Outer};
 use crate::vision::Vision;
 
-/// A loaded model: the decoder and, where the checkpoint has one, the vision tower.
+/// A loaded model: the decoder and, where the checkpoint has them, the vision tower and the audio encoder.
 pub struct Model<D: Device> {
     /// The text model.
     pub decoder: Decoder<D>,
     /// The vision tower and projector.
     pub vision: Option<Vision<D>>,
+    /// The audio encoder and its projector.
+    pub audio: Option<Audio<D>>,
 }
 
 impl<D: Device> Model<D> {
@@ -27,7 +30,7 @@ impl<D: Device> Model<D> {
     /// [`LlamaError::Missing`] or [`LlamaError::Weight`] where the files do not hold what the config describes.
     pub fn load(dev: &D, checkpoint: &Checkpoint, progress: &mut dyn FnMut(usize)) -> Result<Self, LlamaError> {
         let config = &checkpoint.config;
-        let names = Names::of(config.architecture, checkpoint.is_gguf());
+        let names = Names::of_files(config.architecture, checkpoint);
         let mut loader = Loader { dev, tensors: Tensors::Stored(&checkpoint.tensors), progress };
         let decoder = loader.decoder(config, names)?;
         let vision = match &config.vision {
@@ -42,7 +45,14 @@ impl<D: Device> Model<D> {
                 None => Some(Vision::load(&mut loader, vision, config.text.hidden_size, false)?),
             },
         };
-        Ok(Self { decoder, vision })
+        let audio = match checkpoint.audio_preprocessor {
+            Some(settings) => {
+                let mut loader = Loader::stored(dev, &checkpoint.tensors, progress);
+                Audio::load_from(&mut loader, config, settings.padding_mode)?
+            }
+            None => None,
+        };
+        Ok(Self { decoder, vision, audio })
     }
 
     /// The same walk over a model of which there is a config only: `dev` gets descriptions of the weights under their
@@ -59,7 +69,15 @@ impl<D: Device> Model<D> {
         let decoder = loader.decoder(config, Names::Gguf)?;
         let vision = config.vision.as_ref();
         let vision = vision.map(|vision| Vision::load(&mut loader, vision, config.text.hidden_size, true));
-        Ok(Self { decoder, vision: vision.transpose()? })
+        let vision = vision.transpose()?;
+        let audio = match &config.audio {
+            Some(audio) => {
+                let mode = AudioPreprocessorConfig::of(audio).padding_mode;
+                Audio::load_from(&mut loader, config, mode)?
+            }
+            None => None,
+        };
+        Ok(Self { decoder, vision, audio })
     }
 
     /// The bytes that [`load`](Self::load) reports in all, up to the small vectors: the stored size of all weights.
@@ -85,7 +103,23 @@ pub(crate) struct Loader<'a, D: Device> {
     progress: &'a mut dyn FnMut(usize),
 }
 
+impl<'a, D: Device> Loader<'a, D> {
+    pub(crate) fn stored(
+        dev: &'a D,
+        tensors: &'a BTreeMap<String, Tensor>,
+        progress: &'a mut dyn FnMut(usize),
+    ) -> Self {
+        Self { dev, tensors: Tensors::Stored(tensors), progress }
+    }
+}
+
 impl<D: Device> Loader<'_, D> {
+    /// The first of `prefixes` under which there is a weight `name`; the first of all if there is none.
+    pub(crate) fn first_with(&self, prefixes: &[&'static str], name: &str) -> &'static str {
+        let found = prefixes.iter().find(|prefix| self.has(&format!("{prefix}{name}")));
+        found.or(prefixes.first()).copied().unwrap_or_default()
+    }
+
     pub(crate) fn has(&self, name: &str) -> bool {
         match self.tensors {
             Tensors::Stored(tensors) => tensors.contains_key(name),
@@ -137,6 +171,35 @@ impl<D: Device> Loader<'_, D> {
     pub(crate) fn linear(&mut self, name: &str, n_out: usize, n_in: usize) -> Result<D::Matrix, LlamaError> {
         let source = self.source(name, Orientation::OutIn, [1, n_out, n_in])?;
         self.matrix(&[source])
+    }
+
+    /// The kernel `name` of a convolution, `[n_out, n_in, n_taps]` in the file, as a linear map whose inputs stand tap by
+    /// tap: `[n_out, n_taps · n_in]`.
+    pub(crate) fn convolution(
+        &mut self,
+        name: &str,
+        [n_out, n_in, n_taps]: [usize; 3],
+    ) -> Result<D::Matrix, LlamaError> {
+        let source = self.source(name, Orientation::OutIn, [1, n_out, n_in * n_taps])?;
+        let (format, len) = (source.format(), source.format().block_bytes());
+        if source.format().block_len() != 1 || source.orientation() != Orientation::OutIn {
+            let why = format!("is stored as {}; convolutions are not quantised", format.name());
+            return Err(LlamaError::Weight { name: name.into(), why });
+        }
+        if source.check_stored("convolution").is_err() {
+            return self.matrix(&[source]);
+        }
+        let mut bytes = Vec::with_capacity(source.bytes().len());
+        for row in source.bytes().chunks_exact(n_in * n_taps * len) {
+            for tap in 0..n_taps {
+                for input in 0..n_in {
+                    let at = (input * n_taps + tap) * len;
+                    bytes.extend_from_slice(&row[at..at + len]);
+                }
+            }
+        }
+        let turned = WeightSource::new(bytes.into(), format, Orientation::OutIn, [1, n_out, n_in * n_taps])?;
+        self.matrix(&[turned])
     }
 
     /// A lookup table of `n_rows` rows.

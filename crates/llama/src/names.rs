@@ -1,12 +1,14 @@
 //! What each weight is called in the two families of files.
 
+use formats::Checkpoint;
 use formats::config::Architecture;
 
 /// A file's way of naming weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Names {
-    /// Hugging Face folders; `prefix` stands before `model.` and `lm_head`, `ffn` is the feed-forward's module.
-    HuggingFace { prefix: &'static str, ffn: &'static str },
+    /// Hugging Face folders; `model` stands before the decoder's names, `head` before `lm_head`, `ffn` is the
+    /// feed-forward's module.
+    HuggingFace { model: &'static str, head: &'static str, ffn: &'static str },
     /// GGUF.
     Gguf,
 }
@@ -46,19 +48,42 @@ impl Names {
     pub(crate) fn of(architecture: Architecture, is_gguf: bool) -> Self {
         match (is_gguf, architecture) {
             (true, _) => Self::Gguf,
-            (false, Architecture::Llama4) => Self::HuggingFace { prefix: "language_model.", ffn: "feed_forward" },
-            (false, Architecture::Llama4Text) => Self::HuggingFace { prefix: "", ffn: "feed_forward" },
-            (false, Architecture::Llama) => Self::HuggingFace { prefix: "", ffn: "mlp" },
+            (false, Architecture::Llama4) => {
+                Self::HuggingFace { model: "language_model.model.", head: "language_model.", ffn: "feed_forward" }
+            }
+            (false, Architecture::Llama4Text) => Self::HuggingFace { model: "model.", head: "", ffn: "feed_forward" },
+            (false, Architecture::Llama) => Self::HuggingFace { model: "model.", head: "", ffn: "mlp" },
+            (false, Architecture::LlamaAudio) => {
+                Self::HuggingFace { model: "language_model.model.", head: "language_model.", ffn: "mlp" }
+            }
         }
+    }
+
+    /// Of the checkpoint's own layout, where a kind of model has several.
+    pub(crate) fn of_files(architecture: Architecture, checkpoint: &Checkpoint) -> Self {
+        let first = Self::of(architecture, checkpoint.is_gguf());
+        if architecture != Architecture::LlamaAudio || checkpoint.tensors.contains_key(&first.outer(Outer::Embeddings))
+        {
+            return first;
+        }
+        let ffn = "mlp";
+        // The newer layout of models that hear; and a text model of a folder of its own.
+        let newer = Self::HuggingFace { model: "model.language_model.", head: "", ffn };
+        let plain = Self::HuggingFace { model: "model.", head: "", ffn };
+        let found = [newer, plain].into_iter();
+        found
+            .into_iter()
+            .find(|names| checkpoint.tensors.contains_key(&names.outer(Outer::Embeddings)))
+            .unwrap_or(first)
     }
 
     /// The full name of `weight`.
     pub(crate) fn outer(self, weight: Outer) -> String {
         match self {
-            Self::HuggingFace { prefix, .. } => match weight {
-                Outer::Embeddings => format!("{prefix}model.embed_tokens.weight"),
-                Outer::FinalNorm => format!("{prefix}model.norm.weight"),
-                Outer::Output => format!("{prefix}lm_head.weight"),
+            Self::HuggingFace { model, head, .. } => match weight {
+                Outer::Embeddings => format!("{model}embed_tokens.weight"),
+                Outer::FinalNorm => format!("{model}norm.weight"),
+                Outer::Output => format!("{head}lm_head.weight"),
             },
             Self::Gguf => match weight {
                 Outer::Embeddings => "token_embd.weight".into(),
@@ -71,7 +96,7 @@ impl Names {
     /// The name of `weight` in layer `layer` without its suffix `.weight` or `.bias`, and whether it has one.
     pub(crate) fn inner(self, layer: usize, weight: Inner) -> String {
         match self {
-            Self::HuggingFace { prefix, ffn } => {
+            Self::HuggingFace { model, ffn, .. } => {
                 let name = match weight {
                     Inner::AttentionNorm => "input_layernorm".into(),
                     Inner::Q => "self_attn.q_proj".into(),
@@ -91,7 +116,7 @@ impl Names {
                     Inner::ExpertsUp => format!("{ffn}.experts.up_proj"),
                     Inner::ExpertsDown => format!("{ffn}.experts.down_proj"),
                 };
-                format!("{prefix}model.layers.{layer}.{name}")
+                format!("{model}layers.{layer}.{name}")
             }
             Self::Gguf => {
                 let name = match weight {

@@ -33,6 +33,18 @@ pub enum Site {
     VisionAdapter,
     /// Projected to the decoder's width, `[tokens a tile, D]`.
     VisionProjected,
+    /// The first convolution's outputs, `[2F, width]`.
+    AudioConv1,
+    /// The second convolution's, `[F, width]`.
+    AudioConv2,
+    /// With positions, `[F, width]`.
+    AudioEmbeds,
+    /// After a layer of the audio encoder, `[F, width]`.
+    AudioLayer(usize),
+    /// After the encoder's last layer norm, `[F, width]`.
+    AudioFrames,
+    /// Projected to the decoder's width, `[T, D]`.
+    AudioRows,
 }
 
 impl fmt::Display for Site {
@@ -51,13 +63,20 @@ impl fmt::Display for Site {
             Self::VisionPostNorm => f.write_str("vision.post_ln"),
             Self::VisionAdapter => f.write_str("vision.adapter"),
             Self::VisionProjected => f.write_str("vision.projected"),
+            Self::AudioConv1 => f.write_str("audio.conv1"),
+            Self::AudioConv2 => f.write_str("audio.conv2"),
+            Self::AudioEmbeds => f.write_str("audio.embeds"),
+            Self::AudioLayer(layer) => write!(f, "audio.layer.{layer}"),
+            Self::AudioFrames => f.write_str("audio.frames"),
+            Self::AudioRows => f.write_str("audio.rows"),
         }
     }
 }
 
 /// Sees tensors as they are computed. `()` looks away.
 pub trait Probe<D: Device> {
-    /// Called once for each site a step passes; for vision sites once a tile.
+    /// Called once for each site a step passes; for vision sites once a tile, for audio
+    /// sites once a chunk, or once a block of a stream.
     fn see(&mut self, dev: &D, site: Site, x: &D::Tensor);
 
     /// Whether anybody looks. What is fused away, the outputs of attention and feed-forward before they are added to

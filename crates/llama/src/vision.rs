@@ -32,7 +32,7 @@ pub struct Vision<D: Device> {
     projector: D::Matrix,
 }
 
-struct Norm<D: Device> {
+pub(crate) struct Norm<D: Device> {
     gain: D::Vector,
     bias: D::Vector,
 }
@@ -230,14 +230,14 @@ impl<D: Device> Vision<D> {
 }
 
 impl<D: Device> Norm<D> {
-    fn load(loader: &Loader<'_, D>, name: &str, width: usize) -> Result<Self, LlamaError> {
+    pub(crate) fn load(loader: &Loader<'_, D>, name: &str, width: usize) -> Result<Self, LlamaError> {
         Ok(Self {
             gain: loader.vector(&format!("{name}.weight"), width)?,
             bias: loader.vector(&format!("{name}.bias"), width)?,
         })
     }
 
-    fn forward(&self, dev: &D, x: &D::Tensor) -> Result<D::Tensor, OpError> {
+    pub(crate) fn forward(&self, dev: &D, x: &D::Tensor) -> Result<D::Tensor, OpError> {
         dev.layer_norm(x, &self.gain, &self.bias, EPS)
     }
 }

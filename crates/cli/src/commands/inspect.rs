@@ -138,6 +138,7 @@ fn architecture(architecture: Architecture) -> &'static str {
         Architecture::Llama4 => "Llama 4, text and images",
         Architecture::Llama4Text => "Llama 4, text",
         Architecture::Llama => "Llama",
+        Architecture::LlamaAudio => "Llama, text and audio",
     }
 }
 

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::TokenizerFiles;
-use crate::config::{GenerationConfig, PreprocessorConfig, ReasoningConfig, SIDECAR_LIMIT_BYTES};
+use crate::config::{
+    AudioConfig, AudioPreprocessorConfig, GenerationConfig, PreprocessorConfig, ReasoningConfig, SIDECAR_LIMIT_BYTES,
+};
 use crate::{FormatError, json};
 
 /// Most entries of a folder that are looked at.
@@ -119,6 +121,19 @@ impl Folder {
             }),
             (images, all) => images.or(all),
         })
+    }
+
+    /// How samples become mel columns for `audio`: a file of its own, or the one that Whisper and Voxtral have under the
+    /// name that others use for images; without either, the preset's.
+    pub(super) fn hearing(&self, audio: &AudioConfig) -> Result<AudioPreprocessorConfig, FormatError> {
+        for name in ["audio_preprocessor_config.json", "preprocessor_config.json"] {
+            let Some(file) = self.find(name)? else { continue };
+            let json = json::read(&file, SIDECAR_LIMIT_BYTES)?;
+            if let Some(settings) = AudioPreprocessorConfig::parse(&file, &json, audio)? {
+                return Ok(settings);
+            }
+        }
+        Ok(AudioPreprocessorConfig::of(audio))
     }
 
     pub(super) fn tokenizer_files(&self) -> Result<TokenizerFiles, FormatError> {

@@ -7,7 +7,9 @@ mod split;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::config::{CONFIG_LIMIT_BYTES, GenerationConfig, ModelConfig, PreprocessorConfig, ReasoningConfig};
+use crate::config::{
+    AudioPreprocessorConfig, CONFIG_LIMIT_BYTES, GenerationConfig, ModelConfig, PreprocessorConfig, ReasoningConfig,
+};
 use crate::gguf::Metadata;
 use crate::{FormatError, Gguf, Tensor, json, map_file, safetensors};
 
@@ -33,6 +35,8 @@ pub struct Checkpoint {
     pub reasoning: Option<ReasoningConfig>,
     /// How images become tiles, if the checkpoint says.
     pub preprocessor: Option<PreprocessorConfig>,
+    /// How samples become mel columns; there is one exactly if the model hears.
+    pub audio_preprocessor: Option<AudioPreprocessorConfig>,
     /// The vision tower and projector of a GGUF model.
     pub projector: Option<Gguf>,
     /// The tokenizer's files; GGUF files carry their tokenizer in their metadata.
@@ -158,11 +162,13 @@ impl Checkpoint {
         config: &Path,
         tensors: BTreeMap<String, Tensor>,
     ) -> Result<Self, FormatError> {
+        let config = ModelConfig::parse(config, &json::read(config, CONFIG_LIMIT_BYTES)?)?;
         Ok(Self {
             path: path.into(),
             kind: Kind::HuggingFace,
             tensors,
-            config: ModelConfig::parse(config, &json::read(config, CONFIG_LIMIT_BYTES)?)?,
+            audio_preprocessor: config.audio.as_ref().map(|audio| folder.hearing(audio)).transpose()?,
+            config,
             generation: folder.generation()?,
             reasoning: folder.reasoning()?,
             preprocessor: folder.preprocessor()?,
@@ -195,6 +201,7 @@ impl Checkpoint {
             config,
             generation: GenerationConfig::default(),
             preprocessor: None,
+            audio_preprocessor: None,
             projector,
             tokenizer: TokenizerFiles::default(),
         })

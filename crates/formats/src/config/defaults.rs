@@ -8,6 +8,11 @@ pub(super) const IMAGE_START: u32 = 200_080;
 pub(super) const IMAGE_END: u32 = 200_081;
 pub(super) const PATCH: u32 = 200_092;
 
+/// The first three reserved special tokens of Llama 4's tokenizer, which mark audio.
+pub(super) const AUDIO_START: u32 = 201_144;
+pub(super) const AUDIO: u32 = 201_145;
+pub(super) const AUDIO_END: u32 = 201_146;
+
 /// Attention chunk, period of unrotated layers and query scaling of Llama 4: `config.json` may leave them out, GGUF
 /// files have no keys for them.
 pub(super) const CHUNK: usize = 8192;

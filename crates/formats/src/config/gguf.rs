@@ -98,7 +98,15 @@ pub(super) fn parse(gguf: &Gguf) -> Result<ModelConfig, FormatError> {
         layers: if llama4 { llama4_layers(&keys)? } else { dense_layers(&keys)? },
     };
     let tie_word_embeddings = gguf.tensor("output.weight").is_none();
-    Ok(ModelConfig { architecture, text, vision: None, image_tokens: None, tie_word_embeddings, dtype: None })
+    Ok(ModelConfig {
+        architecture,
+        text,
+        vision: None,
+        image_tokens: None,
+        audio: None,
+        tie_word_embeddings,
+        dtype: None,
+    })
 }
 
 /// The vocabulary's own key, or the number of its tokens.

@@ -3,8 +3,10 @@
 //! Nothing is left to be computed later: which layer rotates, what it sees and how wide its feed-forward is stands in
 //! [`TextConfig::layers`]. Defaults are those of the reference (transformers 5.23) and stand at the line that uses them.
 
+mod audio;
 mod defaults;
 mod gguf;
+mod hearing;
 mod llama;
 mod llama4;
 mod parameters;
@@ -19,6 +21,8 @@ use std::path::Path;
 use crate::json::{self, Node, Section};
 use crate::{FormatError, Gguf};
 
+pub use audio::{AudioActivation, AudioConfig, AudioEncoderConfig, AudioPreset, AudioProjectorConfig, AudioTokens};
+pub use hearing::{AudioPreprocessorConfig, HOP, PadTo, PaddingMode, SAMPLE_RATE, WINDOW};
 pub use parameters::Parameters;
 pub use reasoning::ReasoningConfig;
 pub use rope::{Rope, RopeScaling};
@@ -53,6 +57,8 @@ pub enum Architecture {
     Llama4Text,
     /// Dense models of the family (`model_type` "llama"): Llama 2 and 3, SmolLM2, …
     Llama,
+    /// A dense model of the family that hears (`model_type` "voxtral" or "ultravox").
+    LlamaAudio,
 }
 
 /// A model.
@@ -66,6 +72,8 @@ pub struct ModelConfig {
     pub vision: Option<VisionConfig>,
     /// The tokens that stand for images; with a vision tower only.
     pub image_tokens: Option<ImageTokens>,
+    /// The audio encoder and its projector, if there are any.
+    pub audio: Option<AudioConfig>,
     /// Whether the output map is the embedding table.
     pub tie_word_embeddings: bool,
     /// The type that the weights were made for, as the config writes it: "bfloat16". The files' own types decide.
@@ -164,7 +172,7 @@ pub enum Ffn {
 }
 
 /// Every key of `config.json` that is read, at whatever level.
-const KEYS: [&str; 58] = [
+const KEYS: [&str; 83] = [
     "model_type",
     "text_config",
     "vision_config",
@@ -223,6 +231,31 @@ const KEYS: [&str; 58] = [
     "projector_input_dim",
     "projector_output_dim",
     "vision_output_dim",
+    "audio_config",
+    "audio_projector_config",
+    "boa_token_index",
+    "audio_token_index",
+    "eoa_token_index",
+    "audio_token_id",
+    "num_mel_bins",
+    "d_model",
+    "encoder_ffn_dim",
+    "encoder_layers",
+    "encoder_attention_heads",
+    "max_source_positions",
+    "activation_function",
+    "scale_embedding",
+    "attention_block",
+    "stack_factor",
+    "bias",
+    "ln_pre",
+    "ln_mid",
+    "ln_post",
+    "projector_hidden_act",
+    "projector_ln_mid",
+    "projector_act",
+    "audio_latency_block_size",
+    "sliding_window",
 ];
 
 impl ModelConfig {
@@ -243,13 +276,19 @@ impl ModelConfig {
             }
             "llama4_text" => (Architecture::Llama4Text, top.clone()),
             "llama" => (Architecture::Llama, top.clone()),
+            "voxtral" | "ultravox" => {
+                let text = top.section("text_config")?.ok_or_else(|| top.missing("text_config"))?;
+                check_dense(&text)?;
+                (Architecture::LlamaAudio, text)
+            }
             other => {
-                let why = format!("\"{other}\" is not supported; \"llama4\", \"llama4_text\" and \"llama\" are");
+                let known = "\"llama4\", \"llama4_text\", \"llama\", \"voxtral\" and \"ultravox\" are";
+                let why = format!("\"{other}\" is not supported; {known}");
                 return Err(top.unsupported("model_type", why));
             }
         };
         let text = match architecture {
-            Architecture::Llama => llama::parse(&text_section)?,
+            Architecture::Llama | Architecture::LlamaAudio => llama::parse(&text_section)?,
             _ => llama4::parse(&text_section)?,
         };
         let vision = match architecture {
@@ -257,6 +296,8 @@ impl ModelConfig {
             _ => None,
         };
         let image_tokens = vision.as_ref().map(|_| image_tokens(&top, text.vocab_size)).transpose()?;
+        let audio = audio_of(&top, model_type, &text)?;
+        check_ids(&top, image_tokens, audio.as_ref())?;
         let tie = match top.flag("tie_word_embeddings")? {
             Some(tie) => tie,
             None => text_section.flag("tie_word_embeddings")?.unwrap_or(defaults::TIE),
@@ -267,7 +308,24 @@ impl ModelConfig {
                 dtype = dtype.or(section.text(key)?);
             }
         }
-        Ok(Self { architecture, text, vision, image_tokens, tie_word_embeddings: tie, dtype: dtype.map(Into::into) })
+        let dtype = dtype.map(Into::into);
+        Ok(Self { architecture, text, vision, image_tokens, audio, tie_word_embeddings: tie, dtype })
+    }
+
+    /// Reads the encoder of the Whisper config in `json`, whose decoder is not looked at.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse); [`FormatError::Unsupported`] if it is no Whisper model's.
+    pub fn parse_whisper(file: &Path, json: &[u8]) -> Result<AudioEncoderConfig, FormatError> {
+        let map = json::parse(file, json, &KEYS)?;
+        let top = Section::new(file, &map);
+        match top.text("model_type")? {
+            Some("whisper") => audio::whisper(&top),
+            other => {
+                let why = format!("is \"{}\"; \"whisper\" is a lone encoder's", other.unwrap_or_default());
+                Err(top.unsupported("model_type", why))
+            }
+        }
     }
 
     /// Reads the metadata of a GGUF file of the architecture `llama4` or `llama`.
@@ -296,6 +354,43 @@ impl ModelConfig {
         self.image_tokens = Some(gguf::image_tokens(&gguf.metadata, self.text.vocab_size)?);
         self.vision = Some(vision);
         Ok(self)
+    }
+}
+
+/// Refuses the decoder of a model that hears if it is of another family.
+fn check_dense(text: &Section<'_>) -> Result<(), FormatError> {
+    match text.text("model_type")? {
+        None | Some("llama") => {}
+        Some("mistral") if text.given("sliding_window").is_none() => {}
+        Some("mistral") => return Err(text.unsupported("sliding_window", "is set; null is supported")),
+        Some(other) => {
+            let why = format!("\"{other}\" is not supported here; \"llama\" and \"mistral\" are");
+            return Err(text.unsupported("model_type", why));
+        }
+    }
+    Ok(())
+}
+
+/// The audio part of a config of the kind `model_type`.
+fn audio_of(top: &Section<'_>, model_type: &str, text: &TextConfig) -> Result<Option<AudioConfig>, FormatError> {
+    let decoder = audio::Decoder { vocab_size: text.vocab_size, hidden_size: text.hidden_size };
+    match model_type {
+        "llama4" => audio::llama4(top, &decoder),
+        "voxtral" => audio::voxtral(top, &decoder).map(Some),
+        "ultravox" => {
+            let section = top.section("audio_config")?.ok_or_else(|| top.missing("audio_config"))?;
+            audio::ultravox(top, &section, &decoder).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Refuses a config in which audio and images go to the same positions.
+fn check_ids(top: &Section<'_>, image: Option<ImageTokens>, audio: Option<&AudioConfig>) -> Result<(), FormatError> {
+    let (Some(image), Some(audio)) = (image, audio) else { return Ok(()) };
+    match audio.tokens.ids().any(|id| [image.image_start, image.image_end, image.patch].contains(&id)) {
+        true => Err(top.corrupt("audio_token_index", "or a token around it is also a token of images")),
+        false => Ok(()),
     }
 }
 

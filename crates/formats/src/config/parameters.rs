@@ -1,6 +1,6 @@
 //! Counting parameters without weights.
 
-use super::{Ffn, ModelConfig, TextConfig, VisionConfig};
+use super::{AudioConfig, AudioEncoderConfig, Ffn, ModelConfig, TextConfig, VisionConfig};
 
 /// Numbers that a model consists of, by part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,10 @@ pub struct Parameters {
     pub vision_tower: u64,
     /// The map from the adapter to the decoder.
     pub projector: u64,
+    /// The audio encoder.
+    pub audio_encoder: u64,
+    /// The maps from the audio encoder to the decoder.
+    pub audio_projector: u64,
 }
 
 impl ModelConfig {
@@ -25,13 +29,17 @@ impl ModelConfig {
         let (text, routed_experts, active_routed) = decoder(&self.text, self.tie_word_embeddings);
         let vision_tower = self.vision.as_ref().map_or(0, tower);
         let projector = self.vision.as_ref().map_or(0, |v| wide(v.vision_output_dim) * wide(self.text.hidden_size));
+        let audio_encoder = self.audio.as_ref().map_or(0, |audio| hearing(&audio.encoder));
+        let audio_projector = self.audio.as_ref().map_or(0, |audio| audio_maps(audio, self.text.hidden_size));
         Parameters {
-            total: text + vision_tower + projector,
+            total: text + vision_tower + projector + audio_encoder + audio_projector,
             text,
             routed_experts,
             active: text - routed_experts + active_routed,
             vision_tower,
             projector,
+            audio_encoder,
+            audio_projector,
         }
     }
 }
@@ -84,4 +92,23 @@ fn tower(vision: &VisionConfig) -> u64 {
     let adapter = map(vision.intermediate_size, vision.projector_input_dim, false)
         + map(vision.projector_output_dim, vision.projector_output_dim, false);
     around + wide(vision.n_layers) * layer + adapter
+}
+
+fn hearing(encoder: &AudioEncoderConfig) -> u64 {
+    let width = encoder.hidden_size;
+    let norm = 2 * wide(width);
+    let stem = map(3 * encoder.n_mels, width, true) + map(3 * width, width, true);
+    let ffn = map(width, encoder.intermediate_size, true) + map(encoder.intermediate_size, width, true);
+    let layer = 3 * map(width, width, true) + map(width, width, false) + ffn + 2 * norm;
+    stem + map(width, encoder.n_frames, false) + wide(encoder.n_layers) * layer + norm
+}
+
+fn audio_maps(audio: &AudioConfig, text_width: usize) -> u64 {
+    let projector = &audio.projector;
+    let stacked = projector.stack * audio.encoder.hidden_size;
+    let norms =
+        [(projector.ln_pre, stacked), (projector.ln_mid, projector.inner_size()), (projector.ln_post, text_width)];
+    map(stacked, projector.hidden_size, projector.bias)
+        + map(projector.inner_size(), text_width, projector.bias)
+        + norms.iter().filter(|(there, _)| *there).map(|(_, width)| wide(*width)).sum::<u64>()
 }

@@ -17,7 +17,10 @@ type Keys = Vec<(String, Value)>;
 /// The keys of a decoder.
 pub(super) fn decoder(config: &ModelConfig, name: &str) -> Result<Keys, LlamaError> {
     let text = &config.text;
-    let architecture = if config.architecture == Architecture::Llama { "llama" } else { "llama4" };
+    let architecture = match config.architecture {
+        Architecture::Llama | Architecture::LlamaAudio => "llama",
+        Architecture::Llama4 | Architecture::Llama4Text => "llama4",
+    };
     let mut keys: Keys = vec![
         ("general.architecture".into(), Value::String(architecture.into())),
         ("general.type".into(), Value::String("model".into())),

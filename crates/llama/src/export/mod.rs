@@ -42,6 +42,11 @@ impl Export {
         if let Kind::Gguf(metadata) = &checkpoint.kind {
             return Self::again(checkpoint, metadata, recipe);
         }
+        if checkpoint.config.audio.is_some() {
+            let what = "the audio encoder and its projector have no place in a GGUF file";
+            let way = "remove audio_config from config.json to write the rest of the model";
+            return Err(LlamaError::Unsupported(format!("{what}: {way}")));
+        }
         let tensors = folder::decoder(checkpoint, recipe)?;
         let mut metadata = keys::decoder(&checkpoint.config, &name_of(checkpoint))?;
         metadata.extend(tokenizer);

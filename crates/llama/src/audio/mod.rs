@@ -1,0 +1,153 @@
+//! The audio encoder and its projector: mel columns to rows of the decoder's width.
+//!
+//! Letters of shapes: C mel columns of a chunk, M mel bins, F encoder frames, T rows, D the decoder's width.
+
+mod encoder;
+mod projector;
+mod stream;
+
+use std::collections::BTreeMap;
+
+use formats::Tensor;
+use formats::config::{Architecture, AudioConfig, AudioPreprocessorConfig, ModelConfig, PaddingMode};
+use tensor::Device;
+
+use crate::load::Loader;
+use crate::{LlamaError, Probe, Site};
+
+pub use encoder::{AudioEncoder, sinusoids};
+pub use stream::AudioStream;
+
+use projector::Projector;
+
+/// Audio encoder and projector.
+pub struct Audio<D: Device> {
+    encoder: AudioEncoder<D>,
+    projector: Projector<D>,
+    mode: PaddingMode,
+}
+
+/// One chunk of a clip.
+#[derive(Debug, Clone, Copy)]
+pub struct AudioChunk<'a> {
+    /// Mel columns, bin by bin: `[M, C]`.
+    pub mel_mc: &'a [f32],
+    /// Columns at the front that the clip reaches; from 1 to C.
+    pub valid: usize,
+}
+
+/// Where the parts of a model lie in its files.
+struct Prefixes {
+    /// Before the encoder's names; the first that the files have.
+    encoder: &'static [&'static str],
+    projector: &'static [&'static str],
+}
+
+/// Llama 4 with audio.
+const LLAMA4: Prefixes = Prefixes { encoder: &["audio_tower."], projector: &["audio_projector."] };
+
+/// Voxtral in both of its layouts, and Ultravox with an encoder of its own or Whisper's.
+const DENSE: Prefixes = Prefixes {
+    encoder: &["audio_tower.", "model.audio_tower.", "model.encoder.", "encoder."],
+    projector: &["multi_modal_projector.", "model.multi_modal_projector."],
+};
+
+/// A lone Whisper encoder.
+const WHISPER: Prefixes =
+    Prefixes { encoder: &["model.encoder.", "encoder.", "audio_tower.", "model.audio_tower."], projector: &[] };
+
+impl<D: Device> Audio<D> {
+    /// Loads what of `tensors` hears in the model that `config` describes; `None` if nothing does.
+    ///
+    /// # Errors
+    /// [`LlamaError::Missing`] or [`LlamaError::Weight`] where the tensors are not what the config describes.
+    pub fn load(
+        dev: &D,
+        config: &ModelConfig,
+        settings: &AudioPreprocessorConfig,
+        tensors: &BTreeMap<String, Tensor>,
+    ) -> Result<Option<Self>, LlamaError> {
+        let progress: &mut dyn FnMut(usize) = &mut |_| {};
+        Self::load_from(&mut Loader::stored(dev, tensors, progress), config, settings.padding_mode)
+    }
+
+    pub(crate) fn load_from(
+        loader: &mut Loader<'_, D>,
+        config: &ModelConfig,
+        mode: PaddingMode,
+    ) -> Result<Option<Self>, LlamaError> {
+        let Some(audio) = &config.audio else { return Ok(None) };
+        let prefixes = match config.architecture {
+            Architecture::LlamaAudio => &DENSE,
+            _ => &LLAMA4,
+        };
+        Self::parts(loader, audio, mode, config.text.hidden_size, prefixes).map(Some)
+    }
+
+    fn parts(
+        loader: &mut Loader<'_, D>,
+        config: &AudioConfig,
+        mode: PaddingMode,
+        text_width: usize,
+        prefixes: &Prefixes,
+    ) -> Result<Self, LlamaError> {
+        let encoder = loader.first_with(prefixes.encoder, "conv1.weight");
+        let projector = loader.first_with(prefixes.projector, "linear_1.weight");
+        Ok(Self {
+            encoder: AudioEncoder::load_from(loader, &config.encoder, encoder)?,
+            projector: Projector::load(loader, config, text_width, projector)?,
+            mode,
+        })
+    }
+
+    /// The encoder.
+    pub fn encoder(&self) -> &AudioEncoder<D> {
+        &self.encoder
+    }
+
+    /// Encoder frames that are kept of a chunk with `valid` valid columns.
+    pub fn frames(&self, valid: usize) -> usize {
+        match self.mode {
+            PaddingMode::Chunk => self.encoder.n_frames(),
+            PaddingMode::Valid => valid.div_ceil(2),
+        }
+    }
+
+    /// Rows that a chunk with `valid` valid columns becomes.
+    pub fn rows(&self, valid: usize) -> usize {
+        self.frames(valid).div_ceil(self.projector.stack())
+    }
+
+    /// Encodes the chunks of a clip, or of several, to `[T, D]`: the rows of the first, then of the second, and so on.
+    ///
+    /// Chunks do not see each other. They are computed one after another, which bounds the memory.
+    ///
+    /// # Errors
+    /// [`LlamaError::Op`] if there is no chunk, or one has another size than the encoder takes.
+    pub fn forward(
+        &self,
+        dev: &D,
+        chunks: &[AudioChunk<'_>],
+        probe: &mut impl Probe<D>,
+    ) -> Result<D::Tensor, LlamaError> {
+        let mut all: Option<D::Tensor> = None;
+        for chunk in chunks {
+            let frames = self.encoder.forward(dev, chunk, self.frames(chunk.valid), probe)?;
+            let rows = self.projector.forward(dev, frames)?;
+            probe.see(dev, Site::AudioRows, &rows);
+            all = Some(match all {
+                Some(all) => dev.concat(&all, &rows)?,
+                None => rows,
+            });
+        }
+        all.ok_or_else(|| tensor::OpError::shape("audio", "no chunk").into())
+    }
+
+    /// The rows of encoder frames `[F, width]`, which are one chunk's.
+    ///
+    /// # Errors
+    /// [`LlamaError::Op`] if they are not of the encoder's width, or there are none.
+    pub fn project(&self, dev: &D, frames: D::Tensor) -> Result<D::Tensor, LlamaError> {
+        Ok(self.projector.forward(dev, frames)?)
+    }
+}

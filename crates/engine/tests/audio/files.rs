@@ -74,7 +74,7 @@ fn audio_of_every_wav_is_its_samples() {
     // The upper byte, rounded by the encoder.
     let of_bytes = samples(&file("u8.wav"));
     assert!(of_bytes.iter().zip(&exact).all(|(got, want)| (got - want).abs() <= 1.0 / 128.0), "{of_bytes:?}");
-    let of_five: Vec<f32> = exact.chunks(5).map(|frame| mean(frame)).collect();
+    let of_five: Vec<f32> = exact.chunks(5).map(mean).collect();
     assert_eq!(samples(&file("ext.wav")), of_five);
 }
 

@@ -74,7 +74,7 @@ fn audio_of_every_wav_is_its_samples() {
     // The upper byte, rounded by the encoder.
     let of_bytes = samples(&file("u8.wav"));
     assert!(of_bytes.iter().zip(&exact).all(|(got, want)| (got - want).abs() <= 1.0 / 128.0), "{of_bytes:?}");
-    let of_five: Vec<f32> = exact.chunks(5).map(|frame| mean(frame)).collect();
+    let of_five: Vec<f32> = exact.chunks(5).map(mean).collect();
     assert_eq!(samples(&file("ext.wav")), of_five);
 }
 
@@ -281,7 +281,9 @@ fn audio_that_is_not_what_was_said_names_both() {
     }
     assert_eq!(AudioFormat::named("aiff"), None);
     // Bare samples that look like an MP3's beginning are samples.
-    assert_eq!(from_pcm(b"\xff\xfb\x90\x64", 16_000).unwrap().samples().len(), 2);
+    for (bytes, n_samples) in [(&b"\xff\xfb\x90\x64"[..], 2), (b"ID3\x04\0\0\0\0\0\x02abcdefgh", 9)] {
+        assert_eq!(from_pcm(bytes, 16_000).unwrap().samples().len(), n_samples);
+    }
 }
 
 #[test]
@@ -334,6 +336,14 @@ fn audio_has_the_limits_that_it_is_given() {
     for name in ["tone_16k.flac", "tone_44k.mp3", "tone_44k.ogg", "tone_16k.m4a"] {
         let got = decode(&file(name), None, &none, &|| false);
         assert!(matches!(got, Err(AudioError::TooLong { .. })), "{name}: {got:?}");
+    }
+    let stereo = Fmt { n_channels: 2, ..PCM16 }.wav(vec![0; 4 * 100]);
+    for (audio_samples, is_allowed) in [(199, false), (200, true), (201, true)] {
+        let got = decode(&stereo, None, &Limits { audio_samples, ..Limits::default() }, &|| false);
+        match is_allowed {
+            true => assert_eq!(got.unwrap().samples().len(), 100),
+            false => assert_eq!(got, Err(AudioError::TooManySamples { at_least: 200, limit: 199 })),
+        }
     }
     for (n, want) in [(0, Ok(())), (16, Ok(())), (17, Err(AudioError::TooManyClips { got: 17, limit: 16 }))] {
         assert_eq!(check_count(n, &Limits::default()), want);

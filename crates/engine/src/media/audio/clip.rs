@@ -62,8 +62,7 @@ pub fn check_count(got: usize, limits: &Limits) -> Result<(), AudioError> {
 /// where the file says how much it is. A damaged frame of an MP3 is skipped, as by any player, unless most are;
 /// all other damage refuses the file.
 ///
-/// Holds the result, which is at most four bytes a sample and 16,000 samples a second allowed, and under two MiB a decoder
-/// beside it. `declared` is what the sender said, if anything; [`AudioFormat::Pcm16`] must be said. `cancelled` is asked
+/// Holds the result, four bytes a sample, twice for a moment while it grows, and under 20 MiB of a decoder's beside it. `declared` is what the sender said, if anything; [`AudioFormat::Pcm16`] must be said. `cancelled` is asked
 /// before every piece of at most 2¹⁶ frames.
 ///
 /// # Errors
@@ -121,13 +120,13 @@ fn recognised<'a>(
     if bytes.is_empty() {
         return Err(AudioError::Empty);
     }
-    let begin = id3_len(bytes);
-    let bytes = bytes.get(begin..).unwrap_or(&[]);
-    match (declared, found(bytes, begin > 0)) {
+    let tag_len = id3_len(bytes);
+    let untagged = bytes.get(tag_len..).unwrap_or(&[]);
+    match (declared, found(untagged, tag_len > 0)) {
         // Two bytes look like an MP3 easily.
         (Some(declared @ AudioFormat::Pcm16 { .. }), Err(_) | Ok(AudioFormat::Mp3)) => Ok((declared, bytes)),
         (Some(declared), Ok(found)) if declared != found => Err(AudioError::Contradicts { declared, found }),
-        (_, found) => Ok((found?, bytes)),
+        (_, found) => Ok((found?, untagged)),
     }
 }
 

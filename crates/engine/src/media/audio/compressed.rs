@@ -152,8 +152,8 @@ fn decoder(format: AudioFormat, params: &AudioCodecParameters) -> Result<Box<dyn
     Ok(match params.codec {
         codec::CODEC_ID_FLAC => Box::new(codecs::FlacDecoder::try_new(params, &options).map_err(failed)?),
         codec::CODEC_ID_MP3 => Box::new(codecs::MpaDecoder::try_new(params, &options).map_err(failed)?),
-        codec::CODEC_ID_VORBIS => {
-            ogg::check_vorbis(params.extra_data.as_deref().unwrap_or(&[]))?;
+        // Its tables were checked with the pages; in another container nobody did.
+        codec::CODEC_ID_VORBIS if format == AudioFormat::Ogg => {
             Box::new(codecs::VorbisDecoder::try_new(params, &options).map_err(failed)?)
         }
         codec::CODEC_ID_AAC => Box::new(codecs::AacDecoder::try_new(params, &options).map_err(failed)?),

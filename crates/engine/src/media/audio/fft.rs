@@ -155,8 +155,10 @@ impl Fft {
             for q in 0..stride {
                 let parts = butterfly(std::array::from_fn(|k| from[q + stride * (p + k * len)]));
                 for (j, part) in parts.into_iter().enumerate() {
-                    // A root of HALF is every second one of LEN.
-                    to[q + stride * (R * p + j)] = part.turned(self.roots[2 * j * p * stride]);
+                    // A root of HALF is every second one of LEN, and the first is 1.
+                    let is_turned = p > 0 && j > 0;
+                    let part = if is_turned { part.turned(self.roots[2 * j * p * stride]) } else { part };
+                    to[q + stride * (R * p + j)] = part;
                 }
             }
         }

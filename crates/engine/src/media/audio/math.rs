@@ -68,30 +68,41 @@ fn cos_near(x: f64) -> f64 {
 }
 
 /// The natural logarithm of a normal number above 0.
+pub(super) fn ln(x: f64) -> f64 {
+    ln_each([x])[0]
+}
+
+/// The natural logarithms of normal numbers above 0, step by step for all of them, so that it is vector arithmetic.
 ///
 /// `x = m · 2ᵏ` with m from √½ to √2; ln m = 2·atanh((m − 1)/(m + 1)), the series' first term left out below 2⁻⁵².
 #[inline(always)]
-pub(super) fn ln(x: f64) -> f64 {
-    let bits = x.to_bits();
-    let mut exponent = (bits >> 52 & 0x7ff) as i32 - 1023;
-    let mut mantissa = f64::from_bits(bits & 0x000f_ffff_ffff_ffff | 0x3ff0_0000_0000_0000);
-    if mantissa > SQRT_2 {
-        mantissa *= 0.5;
-        exponent += 1;
+pub(super) fn ln_each<const N: usize>(x: [f64; N]) -> [f64; N] {
+    const MANTISSA: u64 = (1 << 52) - 1;
+    /// 2⁵² as a float, whose last bits count ones.
+    const TWO_52: f64 = 4_503_599_627_370_496.0;
+    let (mut exponent, mut s, mut square, mut sum) = ([0.0; N], [0.0; N], [0.0; N], [1.0 / 19.0; N]);
+    for i in 0..N {
+        let bits = x[i].to_bits();
+        let mantissa = f64::from_bits(bits & MANTISSA | 1f64.to_bits());
+        let biased = f64::from_bits(bits >> 52 | TWO_52.to_bits()) - TWO_52;
+        let is_upper = mantissa > SQRT_2;
+        let mantissa = if is_upper { mantissa * 0.5 } else { mantissa };
+        exponent[i] = biased - if is_upper { 1022.0 } else { 1023.0 };
+        s[i] = (mantissa - 1.0) / (mantissa + 1.0);
+        square[i] = s[i] * s[i];
     }
-    let s = (mantissa - 1.0) / (mantissa + 1.0);
-    let square = s * s;
-    let mut sum = 1.0 / 19.0;
     for odd in [17.0, 15.0, 13.0, 11.0, 9.0, 7.0, 5.0, 3.0, 1.0] {
-        sum = sum * square + 1.0 / odd;
+        for i in 0..N {
+            sum[i] = sum[i] * square[i] + 1.0 / odd;
+        }
     }
-    2.0 * s * sum + f64::from(exponent) * LN_2
+    std::array::from_fn(|i| 2.0 * s[i] * sum[i] + exponent[i] * LN_2)
 }
 
-/// The logarithm to base 10 of a normal number above 0.
+/// The logarithms to base 10 of normal numbers above 0.
 #[inline(always)]
-pub(super) fn log10(x: f64) -> f64 {
-    ln(x) * (1.0 / LN_10)
+pub(super) fn log10_each<const N: usize>(x: [f64; N]) -> [f64; N] {
+    ln_each(x).map(|ln| ln * (1.0 / LN_10))
 }
 
 /// eˣ for |x| < 700: 2ᵏ · eʳ with |r| ≤ ln 2 / 2, Taylor's first term left out below 2⁻⁵².
@@ -121,7 +132,7 @@ mod tests {
             worst[2] = worst[2].max((exp(x) / x.exp() - 1.0).abs());
             let y = x.exp();
             worst[3] = worst[3].max((ln(y) - y.ln()).abs());
-            worst[4] = worst[4].max((log10(y) - y.log10()).abs());
+            worst[4] = worst[4].max((log10_each([y])[0] - y.log10()).abs());
         }
         println!("largest differences: {worst:?}");
         // The platform's own argument πx is rounded: 14π · 2⁻⁵³. A logarithm up to 14 has a last place of 2⁻⁴⁹.

@@ -3,7 +3,7 @@
 //! Letters of shapes: M mel bins, C frames of a chunk.
 
 use super::fft::{BINS, Fft, LANES, LEN, Lanes, Scratch};
-use super::math::{cos_pi, exp, ln, log10};
+use super::math::{cos_pi, exp, ln, log10_each};
 use crate::limits::Limits;
 
 /// Samples from one frame to the next.
@@ -160,14 +160,17 @@ impl LogMel {
             for (weight, power) in filter.weights.iter().zip(&work.power[filter.first..]) {
                 energy = energy + *power * *weight;
             }
-            take(mel, energy.0.map(log));
+            take(mel, floored_logs(energy));
         }
     }
 }
 
+/// The logarithms; exactly −10 at the floor and below it.
 #[inline(always)]
-fn log(energy: f64) -> f32 {
-    if energy > FLOOR { log10(energy) as f32 } else { FLOOR_LOG }
+fn floored_logs(energy: Lanes) -> [f32; LANES] {
+    let heard = energy.0.map(|energy| if energy > FLOOR { energy } else { 1.0 });
+    let logs = log10_each(heard);
+    std::array::from_fn(|i| if energy.0[i] > FLOOR { logs[i] as f32 } else { FLOOR_LOG })
 }
 
 /// The last step, which needs to know the maximum.

@@ -83,16 +83,27 @@ fn walk(mut bytes: &[u8], depth: usize, facts: &mut Facts) -> Result<(), AudioEr
             b"mvhd" => facts.film_scale = scale(content).unwrap_or(0),
             b"mdhd" => facts.track_scale = scale(content).unwrap_or(0),
             b"elst" => facts.edit = edit(content),
-            b"stts" | b"ctts" => facts.n_entries += u64::from(be_u32(content, 4).unwrap_or(0)),
+            b"stts" => {
+                facts.n_entries += u64::from(be_u32(content, 4).unwrap_or(0));
+                let entries = content.get(8..).unwrap_or(&[]).chunks_exact(8);
+                let n_samples: u64 = entries.filter_map(|entry| be_u32(entry, 0)).map(u64::from).sum();
+                if n_samples > u64::from(u32::MAX) {
+                    return Err(too_large());
+                }
+            }
+            b"ctts" => facts.n_entries += u64::from(be_u32(content, 4).unwrap_or(0)),
             b"trun" => facts.n_entries += 1,
             _ => {}
         }
         if facts.n_boxes > BOXES || facts.n_entries > TABLE_ENTRIES {
-            let why = "its tables are larger than any recorder's".into();
-            return Err(AudioError::Corrupt { format: AudioFormat::M4a, why });
+            return Err(too_large());
         }
     }
     Ok(())
+}
+
+fn too_large() -> AudioError {
+    AudioError::Corrupt { format: AudioFormat::M4a, why: "its tables are larger than any recorder's".into() }
 }
 
 /// Kind and content of the box at the front, and what follows it.

@@ -8,15 +8,21 @@ const STREAMS: usize = 8;
 /// Values in the tables of a Vorbis header together: four bytes each; common encoders' have a tenth of it.
 const TABLE_VALUES: u64 = 4 << 20;
 
+/// Entries and dimensions of one table that the decoder takes.
+const ENTRIES: u64 = 128 << 10;
+const DIMENSIONS: u64 = 32;
+
 /// The pages at the front of `bytes`, each whole, with a right checksum and right behind the one before; what may follow
 /// the last page of all streams is left out.
 ///
 /// # Errors
 /// [`AudioError::Truncated`] if the last page is cut off or no page is marked as the last; [`AudioError::Corrupt`] for a
-/// wrong checksum, other bytes between pages, streams one after another, or too many side by side.
+/// wrong checksum, other bytes between pages, streams one after another, too many side by side, or tables of Vorbis that
+/// are too large.
 pub(super) fn checked(bytes: &[u8]) -> Result<&[u8], AudioError> {
     let crc = Crc::new();
     let (mut at, mut open, mut n_streams, mut began) = (0, 0usize, 0usize, false);
+    let mut headers: Vec<Headers<'_>> = Vec::new();
     while at < bytes.len() {
         let page = &bytes[at..];
         if !page.starts_with(b"OggS") {
@@ -38,6 +44,12 @@ pub(super) fn checked(bytes: &[u8]) -> Result<&[u8], AudioError> {
             return Err(corrupt("it holds too many streams"));
         }
         at += len;
+        if is_first && Headers::begin(page) {
+            headers.push(Headers { page, ..Headers::default() });
+        }
+        for stream in &mut headers {
+            stream.take(page)?;
+        }
         open = open.saturating_sub(usize::from(is_last));
         if is_last && open == 0 {
             return Ok(&bytes[..at]);
@@ -72,18 +84,64 @@ impl Crc {
     }
 }
 
-/// Checks how much memory a Vorbis decoder's tables will take; `headers` are the first and the third packet, one after
-/// the other.
-///
-/// # Errors
-/// [`AudioError::Corrupt`] if it is too much, [`AudioError::Truncated`] if the tables end early.
-pub(super) fn check_vorbis(headers: &[u8]) -> Result<(), AudioError> {
-    /// Bytes of the first packet, and of the third up to the tables.
-    const BEGIN: usize = 30 + 7;
-    let mut bits = Bits { bytes: headers.get(BEGIN..).ok_or(TRUNCATED)?, at: 0 };
+/// The first three packets of a Vorbis stream.
+#[derive(Default)]
+struct Headers<'a> {
+    /// The stream's first page.
+    page: &'a [u8],
+    /// Packets that are complete, and the one that is not.
+    n_complete: usize,
+    packet: Vec<u8>,
+}
+
+impl Headers<'_> {
+    /// Whether a first page begins a stream of Vorbis.
+    fn begin(page: &[u8]) -> bool {
+        content(page).is_some_and(|content| content.starts_with(b"\x01vorbis"))
+    }
+
+    /// Takes what a page has of the packets, and checks the third.
+    fn take(&mut self, page: &[u8]) -> Result<(), AudioError> {
+        /// Where the number of the page's stream stands.
+        const SERIAL: std::ops::Range<usize> = 14..18;
+        if page.get(SERIAL) != self.page.get(SERIAL) {
+            return Ok(());
+        }
+        let (Some(mut rest), Some(n_segments)) = (content(page), page.get(26)) else { return Ok(()) };
+        for len in page.get(27..).unwrap_or(&[]).iter().take(usize::from(*n_segments)) {
+            if self.n_complete == 3 {
+                return Ok(());
+            }
+            let Some((part, after)) = rest.split_at_checked(usize::from(*len)) else { return Ok(()) };
+            rest = after;
+            // Of the others nothing is needed.
+            if self.n_complete == 2 {
+                self.packet.extend(part);
+            }
+            if *len < 255 {
+                self.n_complete += 1;
+            }
+        }
+        match self.n_complete {
+            3 => check_tables(&std::mem::take(&mut self.packet)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a page holds behind its table of lengths.
+fn content(page: &[u8]) -> Option<&[u8]> {
+    page.get(27 + usize::from(*page.get(26)?)..)
+}
+
+/// Checks the tables in the third packet of Vorbis: that a decoder's memory for them is bounded, and that no size in
+/// them overflows its arithmetic.
+fn check_tables(setup: &[u8]) -> Result<(), AudioError> {
+    let Some(tables) = setup.strip_prefix(b"\x05vorbis") else { return Err(corrupt("its third packet is no header")) };
+    let mut bits = Bits { bytes: tables, at: 0 };
     let (n_books, mut n_values) = (bits.take(8).ok_or(TRUNCATED)? + 1, 0);
     for _ in 0..n_books {
-        n_values += bits.skip_book().ok_or(TRUNCATED)?;
+        n_values += bits.skip_book().ok_or_else(|| corrupt("its tables are no encoder's"))?;
         if n_values > TABLE_VALUES {
             return Err(corrupt("its tables are larger than any encoder's"));
         }
@@ -118,6 +176,9 @@ impl Bits<'_> {
     fn skip_book(&mut self) -> Option<u64> {
         self.skip(24)?;
         let (dimensions, entries) = (self.take(16)?, self.take(24)?);
+        if !(1..=DIMENSIONS).contains(&dimensions) || entries > ENTRIES {
+            return None;
+        }
         match self.take(1)? {
             0 => self.skip_lengths(entries)?,
             _ => self.skip_ordered_lengths(entries)?,
@@ -132,7 +193,7 @@ impl Bits<'_> {
         let value_bits = self.take(4)? + 1;
         self.skip(1)?;
         let n_vectors = entries.checked_mul(dimensions)?;
-        let n_stored = if kind == 1 { root(entries, dimensions) } else { n_vectors };
+        let n_stored = if kind == 1 { root(entries, dimensions)? } else { n_vectors };
         self.skip(n_stored.checked_mul(value_bits)?)?;
         n_codes.checked_add(n_vectors)
     }
@@ -160,14 +221,12 @@ impl Bits<'_> {
     }
 }
 
-/// The largest number whose power of `dimensions` is at most `entries`.
-fn root(entries: u64, dimensions: u64) -> u64 {
-    let power = u32::try_from(dimensions).unwrap_or(u32::MAX);
-    let fits = |base: u64| base.checked_pow(power).is_some_and(|power| power <= entries);
-    if dimensions == 1 {
-        return entries;
-    }
-    (1..=4096).take_while(|base| fits(*base)).last().unwrap_or(0)
+/// The largest number whose power of `dimensions` is at most `entries`; `None` if the next one's does not fit 32 bits.
+fn root(entries: u64, dimensions: u64) -> Option<u64> {
+    let power =
+        |base: u64| base.checked_pow(u32::try_from(dimensions).ok()?).filter(|power| *power <= u64::from(u32::MAX));
+    let next = (1..=entries + 1).find(|base| power(*base).is_none_or(|power| power > entries))?;
+    power(next).map(|_| next - 1)
 }
 
 const TRUNCATED: AudioError = AudioError::Truncated { format: AudioFormat::Ogg };

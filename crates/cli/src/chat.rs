@@ -5,18 +5,18 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use cpu::{Cpu, ExpertStats};
-use engine::media::{Grid, TileConfig, decode, preprocess};
+use engine::media::audio::{self, AudioError};
+use engine::media::{Extent, decode, preprocess};
 use engine::thinking::{Ask, Reasoning};
-use engine::{Content, EncodedImage, Engine, Event, Finished, Known, Limits, Request, Sequence};
+use engine::{Content, Encoded, Engine, Event, Finished, Known, Limits, Request, Sequence};
 use formats::{GenerationConfig, Lora};
 use tensor::Device;
-use tokenizer::{
-    ChatFormat, Ending, ImageIds, Message, Part, Piece, Role, ThinkingVariables, Tokenizer, encode_segments,
-};
+use tokenizer::{ChatFormat, Ending, Message, Part, Piece, Role, ThinkingVariables, Tokenizer, encode_segments};
 
+use crate::attachments::{Attachment, Kind};
 use crate::experts::{ExpertArguments, warn_unlocked};
 use crate::failure::usage;
-use crate::model::{self, CacheArguments, LoraArguments};
+use crate::model::{self, CacheArguments, LoraArguments, Senses};
 use crate::plan::Demand;
 
 /// A model, its tokenizer and a conversation.
@@ -33,10 +33,10 @@ pub struct Chat<D: Device> {
     reasoning: Option<Reasoning>,
     /// How much answers may think; `None` where the prompt is no conversation.
     ask: Option<Ask>,
-    image_ids: Option<ImageIds>,
-    tiles: Option<TileConfig>,
+    senses: Senses,
     messages: Vec<Message>,
-    images: Vec<(EncodedImage<D::Tensor>, Grid)>,
+    /// Images and clips of all messages.
+    media: Vec<(Encoded<D::Tensor>, Extent)>,
     sequence: Sequence<D::Tensor>,
 }
 
@@ -70,7 +70,7 @@ impl Chat<Cpu> {
         let kv = cache.kv(context);
         let end_tokens = model::end_tokens(&checkpoint, &tokenizer);
         let reasoning = model::reasoning(&checkpoint, &tokenizer);
-        let (image_ids, tiles) = model::image_settings(&checkpoint, &tokenizer)?.unzip();
+        let senses = Senses::of(&checkpoint, &tokenizer)?;
         let placement = experts.place_demand(&Demand::of_many((&checkpoint, lora.as_ref()), context, 1, kv)?)?;
         let dev = placement.apply(dev);
         let loaded = model::load_with(&dev, &checkpoint, lora.as_ref())?;
@@ -85,10 +85,9 @@ impl Chat<Cpu> {
             end_tokens,
             reasoning,
             ask: Some(Ask::default()),
-            image_ids,
-            tiles,
+            senses,
             messages: Vec::new(),
-            images: Vec::new(),
+            media: Vec::new(),
             sequence: Sequence::default(),
         })
     }
@@ -161,20 +160,19 @@ impl<D: Device> Chat<D> {
     /// Starts the conversation again. What was computed stays, for the next one that begins alike.
     pub fn clear(&mut self) {
         self.messages.clear();
-        self.images.clear();
+        self.media.clear();
     }
 
-    /// Adds a user's message, images first; before the first one the system message.
-    pub fn user(&mut self, system: Option<&str>, text: &str, images: &[Vec<u8>]) -> Result<()> {
+    /// Adds a user's message, what is attached first; before the first one the system message.
+    pub fn user(&mut self, system: Option<&str>, text: &str, attached: &[Attachment]) -> Result<()> {
         if self.messages.is_empty()
             && let Some(system) = system
         {
             self.messages.push(Message::text(Role::System, system));
         }
-        let mut content: Vec<Part> = Vec::with_capacity(images.len() + 1);
-        for bytes in images {
-            self.see(bytes)?;
-            content.push(Part::Image);
+        let mut content: Vec<Part> = Vec::with_capacity(attached.len() + 1);
+        for file in attached {
+            content.push(self.take(file)?);
         }
         content.push(Part::Text(text.to_owned()));
         self.messages.push(Message::new(Role::User, content));
@@ -186,28 +184,58 @@ impl<D: Device> Chat<D> {
         self.messages.push(Message::text(Role::Assistant, text));
     }
 
-    /// Takes back a message that could not be answered, with its images.
+    /// Takes back a message that could not be answered, with what was attached to it.
     pub fn forget_unanswered(&mut self) {
         if self.messages.last().is_some_and(|message| message.role == Role::User) {
             self.messages.pop();
         }
-        let images = |message: &Message| message.content.iter().filter(|part| matches!(part, Part::Image)).count();
-        self.images.truncate(self.messages.iter().map(images).sum());
+        let n_media = self.parts().filter(|part| part.is_media()).count();
+        self.media.truncate(n_media);
     }
 
-    fn see(&mut self, bytes: &[u8]) -> Result<()> {
-        let (Some(vision), Some(config)) = (&self.engine.model().vision, &self.tiles) else {
+    fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.messages.iter().flat_map(|message| &message.content)
+    }
+
+    /// Encodes a file. What stands for it in a message.
+    fn take(&mut self, file: &Attachment) -> Result<Part> {
+        let n_before = |extent: fn(&Extent) -> bool| self.media.iter().filter(|(_, one)| extent(one)).count();
+        let (part, encoded) = match file.kind {
+            Kind::Image => (Part::Image, self.see(file, n_before(|extent| matches!(extent, Extent::Image(_))))?),
+            Kind::Audio => (Part::Audio, self.hear(file, n_before(|extent| matches!(extent, Extent::Audio { .. })))?),
+        };
+        self.media.push(encoded);
+        Ok(part)
+    }
+
+    fn see(&self, file: &Attachment, n_before: usize) -> Result<(Encoded<D::Tensor>, Extent)> {
+        let (Some(vision), Some(config)) = (&self.engine.model().vision, &self.senses.tiles) else {
             return Err(usage("this model does not take images", "use a model with a vision tower, or give --mmproj"));
         };
         let limits = Limits::default();
-        if self.images.len() >= limits.images_per_prompt {
+        if n_before >= limits.images_per_prompt {
             let message = format!("more than {} images in one conversation", limits.images_per_prompt);
             return Err(usage(message, "start again with fewer images"));
         }
-        let tiles = preprocess(&decode(bytes, &limits).map_err(engine::EngineError::from)?, config);
-        let grid = tiles.grid;
-        self.images.push((engine::encode_image(self.engine.device(), vision, &tiles)?, grid));
-        Ok(())
+        let tiles = preprocess(&decode(&file.bytes, &limits).map_err(engine::EngineError::from)?, config);
+        let extent = Extent::Image(tiles.grid);
+        Ok((engine::encode_image(self.engine.device(), vision, &tiles)?, extent))
+    }
+
+    fn hear(&self, file: &Attachment, n_before: usize) -> Result<(Encoded<D::Tensor>, Extent)> {
+        let (Some(tower), Some(config)) = (&self.engine.model().audio, &self.senses.clips) else {
+            return Err(usage(
+                "this model does not take audio",
+                "use a model with an audio tower; puna graft-audio makes one",
+            ));
+        };
+        let (limits, name) = (Limits::default(), file.path.display());
+        let refused = |error: &AudioError| usage(format!("--audio {name}: {error}"), "give another file");
+        audio::check_count(n_before + 1, &limits).map_err(|error| refused(&error))?;
+        let clip = audio::decode(&file.bytes, file.declared, &limits, &|| false).map_err(|error| refused(&error))?;
+        let sound = config.sound(&clip);
+        let extent = Extent::Audio { n_rows: sound.n_rows() };
+        Ok((engine::encode_sound(self.engine.device(), tower, &sound)?, extent))
     }
 
     /// The conversation so far as the content of a sequence, ready for an answer.
@@ -230,25 +258,24 @@ impl<D: Device> Chat<D> {
         self.content(&pieces)
     }
 
-    /// `prompt` as plain text after the start token, images first.
-    pub fn raw(&mut self, prompt: &str, images: &[Vec<u8>]) -> Result<Content<D::Tensor>> {
+    /// `prompt` as plain text after the start token, what is attached first.
+    pub fn raw(&mut self, prompt: &str, attached: &[Attachment]) -> Result<Content<D::Tensor>> {
         self.ask = None;
-        for bytes in images {
-            self.see(bytes)?;
+        for file in attached {
+            self.take(file)?;
         }
         let mut ids: Vec<u32> = self.tokenizer.bos().filter(|_| self.tokenizer.add_bos()).into_iter().collect();
         ids.extend(self.tokenizer.encode(prompt));
-        let images = (0..images.len()).map(Piece::Image);
+        let media = (0..attached.len()).map(Piece::Media);
         let bos_len = usize::from(self.tokenizer.bos().is_some_and(|bos| ids.first() == Some(&bos)));
         let text = ids.split_off(bos_len);
         let pieces: Vec<Piece> =
-            std::iter::once(Piece::Ids(ids)).chain(images).chain(std::iter::once(Piece::Ids(text))).collect();
+            std::iter::once(Piece::Ids(ids)).chain(media).chain(std::iter::once(Piece::Ids(text))).collect();
         self.content(&pieces)
     }
 
     fn content(&self, pieces: &[Piece]) -> Result<Content<D::Tensor>> {
-        let tokens_per_tile = self.tiles.as_ref().map_or(0, TileConfig::tokens_per_tile);
-        Ok(engine::content(pieces, &self.images, self.image_ids.as_ref(), tokens_per_tile)?)
+        Ok(engine::content(pieces, &self.media, &self.senses.layout())?)
     }
 
     /// Answers `content`; see [`Engine::generate`].

@@ -1,6 +1,7 @@
 //! The `puna` binary: arguments, environment, exit codes, choosing the device.
 
 mod answer;
+mod attachments;
 mod bench;
 mod chat;
 mod commands;

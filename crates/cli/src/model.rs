@@ -1,22 +1,23 @@
 //! Opening what `-m` names: files, tokenizer, chat format, weights on a device.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZero, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use cpu::{Cpu, CpuOptions, Isa};
-use engine::Limits;
+use engine::media::audio::{AudioShape, ClipConfig, MelSettings, PadTo, PaddingMode};
 use engine::media::{TileConfig, TileSettings};
 use engine::thinking::{Markers, Reasoning};
+use engine::{Layout, Limits};
 use formats::checkpoint::REASONING_KEY;
-use formats::config::Architecture;
+use formats::config::{self, Architecture, AudioPreset};
 use formats::gguf::{Array, Metadata, Value};
 use formats::{Checkpoint, FormatError, Kind, Lora, PreprocessorConfig};
 use llama::Model;
 use tensor::{Device, KvFormat};
-use tokenizer::{ChatFormat, ChatTemplate, GgufVocabulary, ImageIds, Llama4Chat, SpecialTokens, Tokenizer};
+use tokenizer::{AudioIds, ChatFormat, ChatTemplate, GgufVocabulary, ImageIds, Llama4Chat, SpecialTokens, Tokenizer};
 
 use crate::failure::{no_lora, usage};
 use crate::memory::size;
@@ -360,15 +361,38 @@ pub fn end_tokens(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Vec<u32> {
     ids
 }
 
-/// The tokens of an image block and how images become tiles, for a model with a vision tower.
-///
-/// Without a preprocessor config the published one's values hold, with the tower's own tile and patch.
-pub fn image_settings(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Result<Option<(ImageIds, TileConfig)>> {
-    let Some(tiles) = tile_config(checkpoint)? else { return Ok(None) };
-    Ok(ImageIds::of(tokenizer).map(|ids| (ids, tiles)))
+/// What a model takes beside text: the tokens around it, and how it is prepared. Both are there, or neither is.
+#[derive(Debug, Clone, Default)]
+pub struct Senses {
+    /// The tokens of an image's block.
+    pub image_ids: Option<ImageIds>,
+    /// How images become tiles.
+    pub tiles: Option<TileConfig>,
+    /// The tokens of a clip's block.
+    pub audio_ids: Option<AudioIds>,
+    /// How clips become features.
+    pub clips: Option<ClipConfig>,
+}
+
+impl Senses {
+    /// What `checkpoint` takes, as far as `tokenizer` has the tokens for it.
+    pub fn of(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Result<Self> {
+        let images = tile_config(checkpoint)?.zip(ImageIds::of(tokenizer));
+        let (tiles, image_ids) = images.unzip();
+        let (clips, audio_ids) = clip_config(checkpoint)?.zip(audio_ids(checkpoint, tokenizer)).unzip();
+        Ok(Self { image_ids, tiles, audio_ids, clips })
+    }
+
+    /// How they lie in prompts.
+    pub fn layout(&self) -> Layout {
+        let tile_rows = self.tiles.as_ref().map(TileConfig::tokens_per_tile);
+        Layout { image: self.image_ids.zip(tile_rows), audio: self.audio_ids }
+    }
 }
 
 /// How images become tiles; `None` for a model without a vision tower.
+///
+/// Without a preprocessor config the published one's values hold, with the tower's own tile and patch.
 pub fn tile_config(checkpoint: &Checkpoint) -> Result<Option<TileConfig>> {
     let Some(vision) = &checkpoint.config.vision else { return Ok(None) };
     let default = PreprocessorConfig::default();
@@ -384,4 +408,36 @@ pub fn tile_config(checkpoint: &Checkpoint) -> Result<Option<TileConfig>> {
         rescale: own.rescale,
     };
     Ok(Some(TileConfig::parse(settings, &Limits::default()).map_err(engine::EngineError::from)?))
+}
+
+/// How clips become features; `None` for a model without an audio tower.
+pub fn clip_config(checkpoint: &Checkpoint) -> Result<Option<ClipConfig>> {
+    let (Some(audio), Some(own)) = (&checkpoint.config.audio, &checkpoint.audio_preprocessor) else { return Ok(None) };
+    let settings = MelSettings {
+        n_mels: own.n_mels,
+        chunk_frames: own.chunk_columns,
+        log_mel_max: own.log_mel_max,
+        pad_to: match own.pad_to {
+            config::PadTo::Chunk => PadTo::Chunk,
+            config::PadTo::Hop => PadTo::Hop,
+        },
+    };
+    let count = |n: usize| NonZero::new(n as u64).context("a config without chunks or stacks");
+    let shape = AudioShape {
+        chunk_frames: count(own.chunk_columns)?,
+        stack: count(audio.projector.stack)?,
+        padding: match own.padding_mode {
+            config::PaddingMode::Valid => PaddingMode::Valid,
+            config::PaddingMode::Chunk => PaddingMode::Chunk,
+        },
+    };
+    Ok(Some(ClipConfig::parse(settings, shape, &Limits::default())?))
+}
+
+/// The tokens of a clip's block: those of the config, and where it names none to begin with, the one that Voxtral's tokenizer
+/// has for it.
+fn audio_ids(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Option<AudioIds> {
+    let audio = checkpoint.config.audio.as_ref()?;
+    let own = || tokenizer.control("[BEGIN_AUDIO]").filter(|_| audio.preset == AudioPreset::Voxtral);
+    Some(AudioIds { start: audio.tokens.start.or_else(own), audio: audio.tokens.audio, end: audio.tokens.end })
 }

@@ -1,6 +1,6 @@
 //! A conversation at the terminal.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use cpu::Cpu;
@@ -8,10 +8,12 @@ use engine::Request;
 use rustyline::error::ReadlineError;
 
 use crate::answer::Answer;
+use crate::attachments::{self, Attachment, Kind};
 use crate::chat::Chat;
 use crate::output::line;
 
 const HELP: &str = "/image FILE  put a picture before the next message
+/audio FILE  put a sound before the next message
 /system TEXT start again with another system message
 /clear       start again
 /help        this
@@ -27,7 +29,7 @@ pub fn hold(mut chat: Chat<Cpu>, request: &Request, system: Option<&str>, with_s
     }
     eprintln!("{} · /help for commands, Ctrl-D to leave", chat.name());
     let mut system = system.map(str::to_owned);
-    let mut images = Vec::new();
+    let mut attached = Vec::new();
     loop {
         let input = match editor.readline("> ") {
             Ok(input) => input,
@@ -52,12 +54,17 @@ pub fn hold(mut chat: Chat<Cpu>, request: &Request, system: Option<&str>, with_s
                 system = Some(rest.to_owned());
                 chat.clear();
             }
-            "/image" => match std::fs::read(rest.trim()) {
-                Ok(bytes) => images.push(bytes),
-                Err(error) => eprintln!("error: /image {}: {error}", rest.trim()),
-            },
+            "/image" | "/audio" => {
+                let kind = if command == "/image" { Kind::Image } else { Kind::Audio };
+                match attachments::open(kind, Path::new(rest.trim())) {
+                    Ok(file) => attached.push(file),
+                    Err(error) => {
+                        crate::failure::report(&error);
+                    }
+                }
+            }
             _ => {
-                let taken = std::mem::take(&mut images);
+                let taken = std::mem::take(&mut attached);
                 if let Err(error) = turn(&mut chat, request, system.as_deref(), &input, &taken, with_stats) {
                     // A closed output ends the conversation; a refused message does not.
                     if error.downcast_ref::<std::io::Error>().is_some() {
@@ -77,10 +84,10 @@ fn turn(
     request: &Request,
     system: Option<&str>,
     input: &str,
-    images: &[Vec<u8>],
+    attached: &[Attachment],
     with_stats: bool,
 ) -> Result<()> {
-    chat.user(system, input, images)?;
+    chat.user(system, input, attached)?;
     let content = chat.render()?;
     let answer = Answer::stream(chat, content, request, true)?;
     line("")?;

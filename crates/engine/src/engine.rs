@@ -222,12 +222,12 @@ impl<D: Device> Engine<D> {
         let mut features = Vec::new();
         for (sequence, &end) in sequences.iter().zip(ends) {
             let first_feature = features.len();
-            features.extend(sequence.content.images.iter().map(|image| &image.features));
+            features.extend(sequence.content.media.iter().map(|media| &media.features));
             for position in sequence.n_computed..end {
                 rows.push(Row {
                     input: match sequence.content.known[position] {
                         Known::Token(id) => Input::Token(id),
-                        Known::Image { image, row } => Input::Feature { features: first_feature + image, row },
+                        Known::Media { media, row } => Input::Feature { features: first_feature + media, row },
                     },
                     position,
                     global: sequence.global.run(),

@@ -22,5 +22,5 @@ pub use engine::{CachePlan, Engine, STEP_ROWS};
 pub use error::EngineError;
 pub use generate::{Event, FinishReason, Finished, Request};
 pub use limits::Limits;
-pub use prompt::{content, encode_image};
-pub use sequence::{Content, EncodedImage, Known, Sequence};
+pub use prompt::{Layout, content, encode_image, encode_sound};
+pub use sequence::{Content, Encoded, Known, Sequence};

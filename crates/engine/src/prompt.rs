@@ -1,81 +1,116 @@
-//! From segments and images to the content of a sequence.
+//! From segments, images and clips to the content of a sequence.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
-use llama::Vision;
+use llama::{Audio, AudioChunk, Vision};
 use tensor::Device;
-use tokenizer::{ImageIds, Piece, image_block};
+use tokenizer::{AudioIds, ImageIds, Piece, image_block};
 
 use crate::EngineError;
-use crate::media::Tiles;
-use crate::sequence::{Content, EncodedImage, Known};
+use crate::media::audio::Sound;
+use crate::media::{Extent, Media, Tiles};
+use crate::sequence::{Content, Encoded, Known};
 
-/// Encodes preprocessed images with `vision`.
+/// How images and clips lie in the prompts of a model; what is `None`, it does not take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Layout {
+    /// The tokens of an image's block, and the rows of one tile.
+    pub image: Option<(ImageIds, usize)>,
+    /// The tokens of a clip's block.
+    pub audio: Option<AudioIds>,
+}
+
+impl Layout {
+    /// Positions that `pieces` with `media` come to. A piece that names what is not there counts as nothing: [`content`]
+    /// refuses it.
+    pub fn n_positions(&self, pieces: &[Piece], media: &[Media]) -> usize {
+        let piece = |piece: &Piece| match piece {
+            Piece::Ids(ids) => ids.len(),
+            Piece::Media(index) => media.get(*index).map_or(0, |media| self.n_in_block(media.extent())),
+        };
+        pieces.iter().map(piece).fold(0, usize::saturating_add)
+    }
+
+    /// Of those, the positions of clips.
+    pub fn n_audio(&self, pieces: &[Piece], media: &[Media]) -> usize {
+        let extent = |piece: &Piece| match piece {
+            Piece::Media(index) => media.get(*index).map(Media::extent),
+            Piece::Ids(_) => None,
+        };
+        let clips = pieces.iter().filter_map(extent).filter(|extent| matches!(extent, Extent::Audio { .. }));
+        clips.map(|extent| self.n_in_block(extent)).sum()
+    }
+
+    /// See [`image_block`] and [`AudioIds::block`].
+    fn n_in_block(&self, extent: Extent) -> usize {
+        match extent {
+            Extent::Image(grid) => self.image.map_or(0, |(_, tile_rows)| match grid.rows.saturating_mul(grid.cols) {
+                0 | 1 => tile_rows + 3,
+                n => (n * tile_rows) + n + tile_rows + 3,
+            }),
+            Extent::Audio { n_rows } => self.audio.map_or(0, |ids| n_rows.saturating_add(ids.n_markers())),
+        }
+    }
+
+    /// The tokens of a block, `None` where a row stands.
+    fn block(&self, extent: Extent) -> Result<Vec<Option<u32>>, EngineError> {
+        let untaken = |what: &str| EngineError::Prompt(format!("this model does not take {what}"));
+        Ok(match extent {
+            Extent::Image(grid) => {
+                let (ids, tile_rows) = self.image.ok_or_else(|| untaken("images"))?;
+                let block = image_block(&ids, grid.rows, grid.cols, tile_rows).into_iter();
+                block.map(|id| (id != ids.patch).then_some(id)).collect()
+            }
+            Extent::Audio { n_rows } => {
+                let ids = self.audio.ok_or_else(|| untaken("audio"))?;
+                ids.block(n_rows).map(|id| (id != ids.audio).then_some(id)).collect()
+            }
+        })
+    }
+}
+
+/// Encodes a preprocessed image with `vision`.
 ///
 /// # Errors
 /// [`EngineError::Model`] if the tiles are not of the tower's size.
-pub fn encode_image<D: Device>(
-    dev: &D,
-    vision: &Vision<D>,
-    tiles: &Tiles,
-) -> Result<EncodedImage<D::Tensor>, EngineError> {
-    Ok(EncodedImage { hash: image_hash(tiles), features: vision.forward(dev, &tiles.pixels, &mut ())? })
+pub fn encode_image<D: Device>(dev: &D, vision: &Vision<D>, tiles: &Tiles) -> Result<Encoded<D::Tensor>, EngineError> {
+    Ok(Encoded { hash: tiles.hash(), features: vision.forward(dev, &tiles.pixels, &mut ())? })
 }
 
-/// Identifies an image by its preprocessed pixels and their layout.
-pub(crate) fn image_hash(tiles: &Tiles) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (tiles.grid.rows, tiles.grid.cols).hash(&mut hasher);
-    tiles.pixels.iter().for_each(|value| value.to_bits().hash(&mut hasher));
-    hasher.finish()
-}
-
-/// Lays out `pieces`, expanding image n to its block of separators and placeholders; every placeholder becomes a row
-/// of the image's features.
+/// Encodes a clip with `audio`, one chunk after the other.
 ///
 /// # Errors
-/// [`EngineError::Prompt`] if a piece names an image that is not there or an image's placeholders are not as many as
-/// its feature rows.
+/// [`EngineError::Model`] if the features are not of the tower's size.
+pub fn encode_sound<D: Device>(dev: &D, audio: &Audio<D>, sound: &Sound) -> Result<Encoded<D::Tensor>, EngineError> {
+    let chunks: Vec<_> = sound.features().chunks().collect();
+    let chunks: Vec<_> =
+        chunks.iter().map(|chunk| AudioChunk { mel_mc: &chunk.values, valid: chunk.n_valid }).collect();
+    Ok(Encoded { hash: sound.hash(), features: audio.forward(dev, &chunks, &mut ())? })
+}
+
+/// Lays out `pieces`, expanding the image or clip n to its block of separators and placeholders; every placeholder becomes
+/// a row of its features.
+///
+/// # Errors
+/// [`EngineError::Prompt`] if a piece names what is not there or what the model does not take.
 pub fn content<T: Clone>(
     pieces: &[Piece],
-    images: &[(EncodedImage<T>, crate::media::Grid)],
-    ids: Option<&ImageIds>,
-    tokens_per_tile: usize,
+    media: &[(Encoded<T>, Extent)],
+    layout: &Layout,
 ) -> Result<Content<T>, EngineError> {
     let mut known = Vec::new();
     for piece in pieces {
         match piece {
             Piece::Ids(ids) => known.extend(ids.iter().copied().map(Known::Token)),
-            Piece::Image(image) => {
-                let (_, grid) = images.get(*image).ok_or_else(|| {
-                    EngineError::Prompt(format!("the prompt names image {image}, which is not there"))
+            Piece::Media(index) => {
+                let (_, extent) = media.get(*index).ok_or_else(|| {
+                    EngineError::Prompt(format!("the prompt names image or clip {index}, which is not there"))
                 })?;
-                let ids = ids.ok_or_else(|| EngineError::Prompt("this model does not take images".into()))?;
-                let mut row = 0;
-                for id in image_block(ids, grid.rows, grid.cols, tokens_per_tile) {
-                    known.push(if id == ids.patch {
-                        row += 1;
-                        Known::Image { image: *image, row: row - 1 }
-                    } else {
-                        Known::Token(id)
-                    });
-                }
+                let mut rows = 0..;
+                known.extend(layout.block(*extent)?.into_iter().map(|id| match id {
+                    Some(id) => Known::Token(id),
+                    None => Known::Media { media: *index, row: rows.next().unwrap_or(0) },
+                }));
             }
         }
     }
-    Ok(Content { known, images: images.iter().map(|(image, _)| image.clone()).collect() })
-}
-
-/// Positions that `pieces` with `images` come to, of `tile_rows` feature rows a tile; see [`image_block`]. A piece that
-/// names an image which is not there counts as nothing: [`content`] refuses it.
-pub(crate) fn n_positions(pieces: &[Piece], images: &[Tiles], tile_rows: usize) -> usize {
-    let image = |tiles: &Tiles| match tiles.grid.rows.saturating_mul(tiles.grid.cols) {
-        0 | 1 => tile_rows + 3,
-        n => (n * tile_rows) + n + tile_rows + 3,
-    };
-    let piece = |piece: &Piece| match piece {
-        Piece::Ids(ids) => ids.len(),
-        Piece::Image(index) => images.get(*index).map_or(0, image),
-    };
-    pieces.iter().map(piece).sum()
+    Ok(Content { known, media: media.iter().map(|(encoded, _)| encoded.clone()).collect() })
 }

@@ -7,19 +7,19 @@ use crate::pages::{PageTable, Pool};
 pub enum Known {
     /// A token.
     Token(u32),
-    /// A row of an encoded image.
-    Image {
-        /// Index into the sequence's images.
-        image: usize,
-        /// Row of that image's features.
+    /// A row of an encoded image or clip.
+    Media {
+        /// Index into the sequence's media.
+        media: usize,
+        /// Row of its features.
         row: usize,
     },
 }
 
-/// An image after the vision tower.
+/// An image or a clip after its tower.
 #[derive(Debug, Clone)]
-pub struct EncodedImage<T> {
-    /// Identifies the pixels: equal images of one conversation share their computed rows.
+pub struct Encoded<T> {
+    /// Identifies what it was: equal images or clips of one conversation share their computed rows.
     pub hash: u64,
     /// `[n, D]`.
     pub features: T,
@@ -30,25 +30,25 @@ pub struct EncodedImage<T> {
 pub struct Content<T> {
     /// One entry a position.
     pub known: Vec<Known>,
-    /// The images that entries point into.
-    pub images: Vec<EncodedImage<T>>,
+    /// The images and clips that entries point into.
+    pub media: Vec<Encoded<T>>,
 }
 
 impl<T> Content<T> {
-    /// The token at each text position; images are skipped.
+    /// The token at each text position; images and clips are skipped.
     pub fn tokens(&self) -> impl Iterator<Item = u32> {
         self.known.iter().filter_map(|known| match known {
             Known::Token(id) => Some(*id),
-            Known::Image { .. } => None,
+            Known::Media { .. } => None,
         })
     }
 
     /// Positions from the start at which `self` and `other` hold the same.
     fn common_prefix(&self, other: &Self) -> usize {
-        let hash = |content: &Self, image: usize| content.images.get(image).map(|image| image.hash);
+        let hash = |content: &Self, media: usize| content.media.get(media).map(|media| media.hash);
         let same = |(a, b): &(&Known, &Known)| match (a, b) {
             (Known::Token(a), Known::Token(b)) => a == b,
-            (Known::Image { image: a, row: i }, Known::Image { image: b, row: j }) => {
+            (Known::Media { media: a, row: i }, Known::Media { media: b, row: j }) => {
                 i == j && hash(self, *a) == hash(other, *b)
             }
             _ => false,
@@ -69,7 +69,7 @@ pub struct Sequence<T> {
 
 impl<T> Default for Sequence<T> {
     fn default() -> Self {
-        let content = Content { known: Vec::new(), images: Vec::new() };
+        let content = Content { known: Vec::new(), media: Vec::new() };
         Self { content, n_computed: 0, global: PageTable::default(), chunked: PageTable::default() }
     }
 }

@@ -4,6 +4,7 @@ mod simulated;
 
 use std::time::Duration;
 
+use engine::Layout;
 use engine::scheduler::{JobId, Mark, Prefixes};
 use engine::service::{About, Admission, Handle, Job, Owner, Stop, SubmitError, Task};
 use simulated::{Counts, Random, Simulation, Wish, capacity};
@@ -134,7 +135,7 @@ fn what_does_not_fit_alone_is_refused_and_everything_else_finishes() {
                     capacity: simulation.scheduler.longest(),
                     n_vocab: 2,
                     width: 1,
-                    tile_rows: None,
+                    layout: Layout::default(),
                 };
                 let admission = Admission { jobs: 9, positions: usize::MAX, jobs_per_key: 9, channel_events: 9 };
                 let (handle, _jobs) = Handle::new(about, admission);
@@ -158,7 +159,7 @@ fn what_does_not_fit_alone_is_refused_and_everything_else_finishes() {
 fn job(n_prompt: usize, max_tokens: usize) -> Job {
     Job {
         pieces: vec![Piece::Ids(vec![1; n_prompt])],
-        images: Vec::new(),
+        media: Vec::new(),
         task: Task::Generate {
             n_samples: 1,
             sampling: engine::sampling::SamplingParams::default(),

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine::media::TileConfig;
+use engine::media::audio::ClipConfig;
 use engine::sampling::SamplingParams;
 use engine::service::Handle;
 use engine::thinking::Reasoning;
@@ -41,6 +42,8 @@ pub struct Model {
     pub reasoning: Option<Reasoning>,
     /// How images become tiles; `None` if it takes none.
     pub tiles: Option<TileConfig>,
+    /// How clips of audio become features; `None` if it takes none.
+    pub clips: Option<ClipConfig>,
     /// How tokens are chosen where a request does not say.
     pub sampling: SamplingParams,
     /// The engine's thread.

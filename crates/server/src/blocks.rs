@@ -6,7 +6,7 @@ use tokenizer::{Message, Part, Role, ToolCall};
 use crate::error::Error;
 use crate::image;
 use crate::limits::Limits;
-use crate::prompt::{Conversation, Detail, Image, Source};
+use crate::prompt::{Conversation, Detail, Kind, Medium, Source};
 use crate::wire::OneOrMany;
 use crate::wire::messages::{self, Block, Request};
 
@@ -140,7 +140,7 @@ impl Builder<'_> {
                         return Err(Error::unsupported(field("source.type"), why));
                     }
                 };
-                self.conversation.images.push(Image { field: name, source, detail: Detail::High });
+                self.conversation.media.push(Medium { field: name, source, kind: Kind::Image(Detail::High) });
                 Ok(Part::Image)
             }
             other => {

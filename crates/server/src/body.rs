@@ -18,13 +18,13 @@ const NOTES: [usize; 2] = [32, 80];
 
 /// A body that a route reads.
 pub trait Wire: DeserializeOwned {
-    /// Whether it may hold images.
-    const IMAGES: Images = Images::None;
+    /// Whether it may hold images and clips.
+    const MEDIA: Media = Media::None;
 }
 
-/// Whether a body may hold images.
+/// Whether a body may hold images and clips of audio.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Images {
+pub enum Media {
     /// No.
     None,
     /// If the model takes any.
@@ -69,9 +69,10 @@ impl<T: Wire> FromRequest<App> for Json<T> {
         if !is_json {
             return Err(Error::MediaType);
         }
-        let limit_bytes = match T::IMAGES {
-            Images::Allowed if app.model().tiles.is_some() => limits.body_with_images_bytes,
-            Images::Allowed | Images::None => limits.body_bytes,
+        let limit_bytes = match T::MEDIA {
+            Media::Allowed if app.model().clips.is_some() => limits.body_with_audio_bytes,
+            Media::Allowed if app.model().tiles.is_some() => limits.body_with_images_bytes,
+            Media::Allowed | Media::None => limits.body_bytes,
         };
         let notes = request.extensions().get::<Notes>().cloned().unwrap_or_default();
         let bytes = read(request.into_body(), limit_bytes, app).await?;

@@ -15,15 +15,21 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::Watcher;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use crate::app::App;
+
+/// A connection that is counted and waited for until all clones of this are gone. Requests carry one for those that go on
+/// with the connection when the requests are over.
+#[derive(Clone)]
+pub struct Alive {
+    _open: Arc<(OwnedSemaphorePermit, Peer, watch::Receiver<()>)>,
+}
 
 /// Answers connections.
 #[derive(Clone)]
@@ -47,33 +53,39 @@ impl Connections {
         Arc::clone(&self.places).acquire_owned().await.ok()
     }
 
-    /// Answers the requests of one connection until it is closed or `watcher` says that it should be.
-    pub async fn answer(self, stream: TcpStream, peer: IpAddr, place: OwnedSemaphorePermit, watcher: Watcher) {
-        let Some(_peer) = self.enter(peer) else {
+    /// Answers the requests of one connection until it is closed or `ends` says that it should be.
+    pub async fn answer(self, stream: TcpStream, peer: IpAddr, place: OwnedSemaphorePermit, ends: watch::Receiver<()>) {
+        let Some(peer) = self.enter(peer) else {
             refuse(stream).await;
             return;
         };
+        let alive = Alive { _open: Arc::new((place, peer, ends.clone())) };
         let limits = self.app.limits();
         self.count();
         let io = Stall { io: stream, limit: limits.stall_time, timer: None };
         match &self.tls {
-            None => self.requests(io, watcher).await,
+            None => self.requests(io, ends, alive).await,
             Some(tls) => {
                 // A handshake that takes longer than a head may is none.
                 if let Ok(Ok(io)) = timeout(limits.head_time, tls.accept(io)).await {
-                    self.requests(io, watcher).await;
+                    self.requests(io, ends, alive).await;
                 }
             }
         }
-        drop(place);
         self.count();
     }
 
-    async fn requests(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, watcher: Watcher) {
+    async fn requests(
+        &self,
+        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        mut ends: watch::Receiver<()>,
+        alive: Alive,
+    ) {
         let limits = self.app.limits();
         let router = self.router.clone();
-        let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             let router = router.clone();
+            request.extensions_mut().insert(alive.clone());
             async move {
                 Ok::<_, Infallible>(router.oneshot(request.map(Body::new)).await.unwrap_or_else(|never| match never {}))
             }
@@ -83,9 +95,15 @@ impl Connections {
             .header_read_timeout(limits.head_time)
             .max_headers(limits.headers)
             .max_buf_size(limits.head_bytes)
-            .serve_connection(TokioIo::new(io), service);
+            .serve_connection(TokioIo::new(io), service)
+            .with_upgrades();
+        tokio::pin!(connection);
         // How a connection broke is the client's affair.
-        let _ = watcher.watch(connection).await;
+        tokio::select! {
+            _ = &mut connection => return,
+            _ = ends.changed() => connection.as_mut().graceful_shutdown(),
+        }
+        let _ = connection.await;
     }
 
     fn count(&self) {

@@ -4,11 +4,11 @@ use serde_json::Value;
 use tokenizer::{Message, Part, Role, ToolCall};
 
 use crate::error::Error;
-use crate::image;
 use crate::limits::Limits;
-use crate::prompt::{Conversation, Image};
+use crate::prompt::{Conversation, Kind, Medium};
 use crate::wire::OneOrMany;
 use crate::wire::chat;
+use crate::{audio, image};
 
 /// Checks and translates messages.
 ///
@@ -54,7 +54,10 @@ impl Builder<'_> {
             return Err(Error::unsupported(field("function_call"), "is not supported; use tool_calls"));
         }
         if message.audio.is_some() {
-            return Err(Error::unsupported(field("audio"), "is not supported: this server takes no audio"));
+            return Err(Error::unsupported(
+                field("audio"),
+                "is not supported: answers are text; send audio in a part of content",
+            ));
         }
         let has_calls = message.tool_calls.as_ref().is_some_and(|calls| !calls.is_empty());
         let mut content = self.content(message.content, &field("content"))?;
@@ -107,12 +110,22 @@ impl Builder<'_> {
                 let url = field("image_url.url");
                 let source = image::source(&image.url, &url)?;
                 let detail = image::detail(image.detail.as_deref(), &field("image_url.detail"))?;
-                self.conversation.images.push(Image { field: url, source, detail });
+                self.conversation.media.push(Medium { field: url, source, kind: Kind::Image(detail) });
                 Ok(Part::Image)
             }
-            "input_audio" => Err(Error::unsupported(field("type"), "is input_audio: this server takes no audio")),
-            "file" => Err(Error::unsupported(field("type"), "is file; send text or an image")),
-            other => Err(Error::field(field("type"), format!("is {other:?}; it must be text or image_url"))),
+            "input_audio" => {
+                self.conversation.media.push(audio::input(part.input_audio.as_ref(), &field("input_audio"))?);
+                Ok(Part::Audio)
+            }
+            "audio_url" => {
+                self.conversation.media.push(audio::url(part.audio_url.as_ref(), &field("audio_url"))?);
+                Ok(Part::Audio)
+            }
+            "file" => Err(Error::unsupported(field("type"), "is file; send text, an image or audio")),
+            other => Err(Error::field(
+                field("type"),
+                format!("is {other:?}; it must be text, image_url, input_audio or audio_url"),
+            )),
         }
     }
 }

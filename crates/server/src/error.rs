@@ -88,6 +88,8 @@ pub enum Code {
     ContextLength,
     /// No such model.
     ModelNotFound,
+    /// Audio that can not be used, by the name that says why.
+    Audio(&'static str),
 }
 
 /// How an error is written.
@@ -196,6 +198,7 @@ impl Error {
                     Code::Missing => (StatusCode::BAD_REQUEST, "missing_required_parameter"),
                     Code::ContextLength => (StatusCode::BAD_REQUEST, "context_length_exceeded"),
                     Code::ModelNotFound => (StatusCode::NOT_FOUND, "model_not_found"),
+                    Code::Audio(code) => (StatusCode::BAD_REQUEST, *code),
                 };
                 let kinds = if status == StatusCode::NOT_FOUND {
                     ["invalid_request_error", "not_found_error"]

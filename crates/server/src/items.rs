@@ -5,12 +5,12 @@ use tokenizer::{Message, Part, Role, ToolCall};
 
 use crate::error::Error;
 use crate::id;
-use crate::image;
 use crate::limits::Limits;
-use crate::prompt::{Conversation, Image};
+use crate::prompt::{Conversation, Kind, Medium};
 use crate::routes::compact;
 use crate::wire::OneOrMany;
 use crate::wire::responses::{Content, Item};
+use crate::{audio, image};
 
 /// Checks and translates instructions and items, which stand at `input` in the request from number `first` on; those before
 /// come from earlier responses.
@@ -128,7 +128,7 @@ impl Builder<'_> {
                 let content = item.content.map(|content| self.content(content, &field("content"))).transpose()?;
                 let texts = content.into_iter().flatten().filter_map(|part| match part {
                     Part::Text(text) => Some(text),
-                    Part::Image | Part::Json(_) => None,
+                    Part::Image | Part::Audio | Part::Json(_) => None,
                 });
                 self.thoughts = Some(texts.collect()).filter(|thoughts: &String| !thoughts.is_empty());
             }
@@ -182,11 +182,15 @@ impl Builder<'_> {
                 let url = part.image_url.ok_or_else(|| Error::missing(field("image_url")))?;
                 let source = image::source(&url, &field("image_url"))?;
                 let detail = image::detail(part.detail.as_deref(), &field("detail"))?;
-                self.conversation.images.push(Image { field: field("image_url"), source, detail });
+                self.conversation.media.push(Medium { field: field("image_url"), source, kind: Kind::Image(detail) });
                 Ok(Part::Image)
             }
+            "input_audio" => {
+                self.conversation.media.push(audio::input(part.input_audio.as_ref(), &field("input_audio"))?);
+                Ok(Part::Audio)
+            }
             other => {
-                let why = format!("is {other:?}, which is not supported; input_text and input_image are");
+                let why = format!("is {other:?}, which is not supported; input_text, input_image and input_audio are");
                 Err(Error::unsupported(field("type"), why))
             }
         }

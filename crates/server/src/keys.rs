@@ -6,6 +6,8 @@ use axum::http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
+/// Before the key among the protocols that a WebSocket offers, as browsers' clients of OpenAI do.
+const OFFERED_KEY: &str = "openai-insecure-api-key.";
 /// Fewest characters of a key: shorter ones can be guessed.
 pub const KEY_CHARS: usize = 16;
 
@@ -68,7 +70,8 @@ impl Keys {
         self.hashes.is_empty()
     }
 
-    /// Who asks with these headers, `authorization: Bearer KEY` or `x-api-key: KEY`; `None` if nobody that may.
+    /// Who asks with these headers, `authorization: Bearer KEY` or `x-api-key: KEY`; `None` if nobody that may. A browser can
+    /// not set headers of a WebSocket: it offers the protocol `openai-insecure-api-key.KEY`.
     pub fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
         if self.is_open() {
             return Some(Caller(0));
@@ -77,7 +80,12 @@ impl Keys {
             let (scheme, key) = value.as_bytes().split_at_checked(7)?;
             scheme.eq_ignore_ascii_case(b"bearer ").then_some(key)
         });
-        let key = bearer.or_else(|| headers.get("x-api-key").map(|value| value.as_bytes()))?;
+        let offered = || {
+            let protocols = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
+            let key = protocols.split(',').find_map(|one| one.trim().strip_prefix(OFFERED_KEY))?;
+            Some(key.as_bytes())
+        };
+        let key = bearer.or_else(|| headers.get("x-api-key").map(|value| value.as_bytes())).or_else(offered)?;
         self.find(key)
     }
 

@@ -6,6 +6,7 @@
 
 pub mod answer;
 pub mod app;
+pub mod audio;
 pub mod background;
 pub mod batch;
 pub mod blocks;
@@ -16,6 +17,7 @@ pub mod constraint;
 pub mod conversation;
 pub mod error;
 pub mod fetch;
+pub mod form;
 pub mod id;
 pub mod image;
 pub mod items;
@@ -26,6 +28,7 @@ pub mod list;
 pub mod metrics;
 pub mod pool;
 pub mod prompt;
+pub mod realtime;
 pub mod refusals;
 pub mod replay;
 pub mod request_id;

@@ -19,6 +19,8 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Bytes of a body that may hold images. Default 24 MiB. (413)
     pub body_with_images_bytes: usize,
+    /// The same where audio is allowed: the longest file, in base64, and the rest. Default 40 MiB. (413)
+    pub body_with_audio_bytes: usize,
     /// Until a body is complete. Default 30 s. (408)
     pub body_time: Duration,
     /// Lists and objects inside each other in a body. Default 64. (400)
@@ -53,8 +55,8 @@ pub struct Limits {
     pub fetch_hops: u32,
     /// Images that are fetched at a time, in all. Default 4; further ones wait.
     pub fetches: usize,
-    /// Bytes of the tiles that requests hold, in all. Default 512 MiB. (429)
-    pub tiles_bytes: usize,
+    /// Bytes of decoded images and clips that requests hold, in all. Default 512 MiB. (429)
+    pub media_bytes: usize,
     /// Tokens of an answer where the request does not say; the rest of the context if that is less. Default 4096.
     pub default_max_tokens: usize,
     /// Requests that wait or run. Default 64. (429)
@@ -109,6 +111,7 @@ impl Default for Limits {
             head_time: seconds(10),
             body_bytes: 8 << 20,
             body_with_images_bytes: 24 << 20,
+            body_with_audio_bytes: 40 << 20,
             body_time: seconds(30),
             json_depth: 64,
             messages: 1024,
@@ -126,7 +129,7 @@ impl Default for Limits {
             fetch_time: seconds(10),
             fetch_hops: 3,
             fetches: 4,
-            tiles_bytes: 512 << 20,
+            media_bytes: 512 << 20,
             default_max_tokens: 4096,
             jobs: 64,
             jobs_capacity: 4,

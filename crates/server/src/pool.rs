@@ -17,8 +17,8 @@ pub struct Pool {
     /// One image is decoded at a time, in all: it may take all the memory that decoding may take.
     decoder: Arc<Semaphore>,
     fetches: Arc<Semaphore>,
-    /// KiB of tiles.
-    tiles: Arc<Semaphore>,
+    /// KiB of tiles and features.
+    media: Arc<Semaphore>,
 }
 
 impl Pool {
@@ -28,7 +28,7 @@ impl Pool {
             threads: Arc::new(Semaphore::new(THREADS)),
             decoder: Arc::new(Semaphore::new(1)),
             fetches: Arc::new(Semaphore::new(limits.fetches)),
-            tiles: Arc::new(Semaphore::new(limits.tiles_bytes >> 10)),
+            media: Arc::new(Semaphore::new(limits.media_bytes >> 10)),
         }
     }
 
@@ -56,10 +56,15 @@ impl Pool {
         on(&self.fetches, work).await
     }
 
-    /// Takes memory for the tiles of a request, until the permit is dropped; `None` if there is not as much.
-    pub fn tiles(&self, size_bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let kib = u32::try_from(size_bytes.div_ceil(1 << 10)).ok()?;
-        Arc::clone(&self.tiles).try_acquire_many_owned(kib).ok()
+    /// Takes memory for the images and clips of a request, until the permit is dropped; `None` if there is not as much.
+    pub fn media(&self, size_bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let kib = u32::try_from(self.media_units(size_bytes)).ok()?;
+        Arc::clone(&self.media).try_acquire_many_owned(kib).ok()
+    }
+
+    /// Permits that so many bytes of [`media`](Self::media) are.
+    pub fn media_units(&self, size_bytes: usize) -> usize {
+        size_bytes.div_ceil(1 << 10)
     }
 }
 

@@ -1,40 +1,50 @@
 //! From a conversation to the pieces of a prompt.
 
-use engine::media::{TileConfig, Tiles, decode, grid, preprocess, size};
+use engine::media::audio::AudioFormat;
+use engine::media::{Media, TileConfig, decode, grid, preprocess, size};
 use serde_json::Value;
 use tokenizer::{Ending, Message, Piece, ThinkingVariables, encode_segments, forget_thoughts};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::App;
 use crate::error::Error;
-use crate::image;
 use crate::thinking::Thoughts;
+use crate::{audio, image};
 
-/// A conversation, its images in the order of their places.
+/// A conversation, its images and clips in the order of their places.
 #[derive(Debug, Clone, Default)]
 pub struct Conversation {
     /// What was said.
     pub messages: Vec<Message>,
-    /// The images that messages hold.
-    pub images: Vec<Image>,
+    /// The images and clips that messages hold.
+    pub media: Vec<Medium>,
     /// Tools that are described to the model, in OpenAI's form.
     pub tools: Vec<Value>,
     /// How much the answer may think.
     pub thoughts: Thoughts,
 }
 
-/// An image of a conversation.
+/// An image or a clip of a conversation.
 #[derive(Debug, Clone)]
-pub struct Image {
+pub struct Medium {
     /// Where it stands in the request.
     pub field: String,
-    /// What it is.
+    /// Where its bytes are.
     pub source: Source,
-    /// How closely it is looked at.
-    pub detail: Detail,
+    /// What they are.
+    pub kind: Kind,
 }
 
-/// Where an image comes from.
+/// What a medium is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An image, and how closely it is looked at.
+    Image(Detail),
+    /// A clip, and the format that it is said to have.
+    Audio(Option<AudioFormat>),
+}
+
+/// Where an image or a clip comes from.
 #[derive(Debug, Clone)]
 pub enum Source {
     /// The request.
@@ -58,15 +68,15 @@ pub enum Detail {
 pub struct Prompt {
     /// The field that it came from.
     pub field: &'static str,
-    /// Ids and places of images.
+    /// Ids and places of images and clips.
     pub pieces: Vec<Piece>,
-    /// The images, tiled.
-    pub images: Vec<Tiles>,
-    /// Positions, those of images included.
+    /// These, ready for their towers.
+    pub media: Vec<Media>,
+    /// Positions, those of images and clips included.
     pub n_positions: usize,
     /// How much the answer to a conversation may think.
     pub thoughts: Option<Thoughts>,
-    /// The memory that the tiles take, held until the job has ended.
+    /// The memory that images and clips take, held until the job has ended.
     pub memory: Option<OwnedSemaphorePermit>,
 }
 
@@ -74,16 +84,16 @@ impl Prompt {
     /// Ids alone.
     pub fn of_ids(field: &'static str, ids: Vec<u32>) -> Self {
         let n_positions = ids.len();
-        Self { field, pieces: vec![Piece::Ids(ids)], images: Vec::new(), n_positions, thoughts: None, memory: None }
+        Self { field, pieces: vec![Piece::Ids(ids)], media: Vec::new(), n_positions, thoughts: None, memory: None }
     }
 }
 
 impl Conversation {
-    /// Writes the conversation as the model wants it. Images are fetched, measured, decoded and tiled, text is encoded, all
-    /// of it off the runtime.
+    /// Writes the conversation as the model wants it. Images and clips are fetched, measured, decoded and prepared, text is
+    /// encoded, all of it off the runtime.
     ///
     /// # Errors
-    /// [`Error::Field`] naming the message or image that can not be used.
+    /// [`Error::Field`] naming the message, image or clip that can not be used.
     pub async fn prompt(self, field: &'static str, app: &App) -> Result<Prompt, Error> {
         let model = app.model();
         if model.format.is_none() {
@@ -92,7 +102,7 @@ impl Conversation {
                 "can not be used: this model was not trained for conversations; use /v1/completions",
             ));
         }
-        let (images, memory) = tile(self.images, app).await?;
+        let (media, memory) = prepare(self.media, app).await?;
         let (app_, mut messages, tools, thoughts) = (app.clone(), self.messages, self.tools, self.thoughts.clone());
         let encode = move || -> Result<Vec<Piece>, Error> {
             let model = app_.model();
@@ -115,48 +125,79 @@ impl Conversation {
             Ok(pieces)
         };
         let pieces = app.pool().run(encode).await??;
-        let n_positions = model.handle.n_positions(&pieces, &images);
-        Ok(Prompt { field, pieces, images, n_positions, thoughts: Some(self.thoughts), memory })
+        let n_positions = model.handle.n_positions(&pieces, &media);
+        Ok(Prompt { field, pieces, media, n_positions, thoughts: Some(self.thoughts), memory })
     }
 }
 
-/// Fetches, decodes and tiles images, one after another.
-async fn tile(images: Vec<Image>, app: &App) -> Result<(Vec<Tiles>, Option<OwnedSemaphorePermit>), Error> {
-    let Some(first) = images.first() else { return Ok((Vec::new(), None)) };
-    let Some(config) = &app.model().tiles else {
-        return Err(Error::unsupported(&first.field, "is an image; this model does not take images"));
-    };
-    let limit = app.limits().engine.images_per_prompt;
-    if let Some(image) = images.get(limit) {
-        return Err(Error::field(&image.field, format!("is one image too many; the limit is {limit}")));
-    }
-    let mut sources = Vec::with_capacity(images.len());
-    let mut size_bytes = 0;
-    for image in images {
-        let bytes = match image.source {
+/// Fetches, decodes and prepares images and clips, one after another.
+async fn prepare(media: Vec<Medium>, app: &App) -> Result<(Vec<Media>, Option<OwnedSemaphorePermit>), Error> {
+    check_count(&media, app)?;
+    let mut sources = Vec::with_capacity(media.len());
+    let mut tile_bytes = 0;
+    for Medium { field, source, kind } in media {
+        let bytes = match source {
             Source::Bytes(bytes) => bytes,
-            Source::Url(url) => image::fetch(url, &image.field, app).await?,
+            Source::Url(url) => image::fetch(url, &field, app).await?,
         };
-        let config = config_for(config, image.detail, app);
-        // Sizes before pixels: what all images will take is known before the first is decoded.
-        let size = size(&bytes, &app.limits().engine)
-            .map_err(|error| Error::field(&image.field, format!("can not be used: {error}")))?;
-        let side = usize::try_from(config.settings().tile).unwrap_or(usize::MAX);
-        size_bytes += grid(size, &config).n_tiles() * 3 * side * side * size_of::<f32>();
-        sources.push((image.field, bytes, config));
+        if let Kind::Image(detail) = kind {
+            // Sizes before pixels: what all images will take is known before the first is decoded.
+            let config = tiling(detail, &field, app)?;
+            let size = size(&bytes, &app.limits().engine)
+                .map_err(|error| Error::field(&field, format!("can not be used: {error}")))?;
+            let side = usize::try_from(config.settings().tile).unwrap_or(usize::MAX);
+            tile_bytes += grid(size, &config).n_tiles() * 3 * side * side * size_of::<f32>();
+        }
+        sources.push((field, bytes, kind));
     }
-    let memory = app.pool().tiles(size_bytes).ok_or_else(|| Error::Busy {
-        why: format!("the images need {size_bytes} bytes of memory, which other requests hold"),
+    let mut memory = app.pool().media(tile_bytes).ok_or_else(|| Error::Busy {
+        why: format!("the images need {tile_bytes} bytes of memory, which other requests hold"),
         retry_after: app.pace().retry_after(),
     })?;
-    let mut tiles = Vec::with_capacity(sources.len());
-    for (field, bytes, config) in sources {
-        let limits = app.limits().engine.clone();
-        let decoded =
-            app.pool().decode(move || decode(&bytes, &limits).map(|image| preprocess(&image, &config))).await?;
-        tiles.push(decoded.map_err(|error| Error::field(field, format!("can not be used: {error}")))?);
+    let mut media = Vec::with_capacity(sources.len());
+    for (field, bytes, kind) in sources {
+        media.push(match kind {
+            Kind::Image(detail) => {
+                let (limits, config) = (app.limits().engine.clone(), tiling(detail, &field, app)?);
+                let decoded =
+                    app.pool().decode(move || decode(&bytes, &limits).map(|image| preprocess(&image, &config))).await?;
+                Media::Image(decoded.map_err(|error| Error::field(field, format!("can not be used: {error}")))?)
+            }
+            Kind::Audio(declared) => {
+                let (sound, permit) = audio::sound(bytes, declared, &field, app).await?;
+                memory.merge(permit);
+                Media::Audio(sound)
+            }
+        });
     }
-    Ok((tiles, Some(memory)))
+    let memory = (!media.is_empty()).then_some(memory);
+    Ok((media, memory))
+}
+
+/// Refuses what the model does not take, and more images or clips than there may be, before any is fetched or decoded.
+fn check_count(media: &[Medium], app: &App) -> Result<(), Error> {
+    let limits = &app.limits().engine;
+    let (images, clips): (Vec<_>, Vec<_>) = media.iter().partition(|medium| matches!(medium.kind, Kind::Image(_)));
+    if let (Some(first), None) = (images.first(), &app.model().tiles) {
+        return Err(Error::unsupported(&first.field, "is an image; this model does not take images"));
+    }
+    if let (Some(first), None) = (clips.first(), &app.model().clips) {
+        return Err(audio::not_supported(&first.field));
+    }
+    if let Some(image) = images.get(limits.images_per_prompt) {
+        let limit = limits.images_per_prompt;
+        return Err(Error::field(&image.field, format!("is one image too many; the limit is {limit}")));
+    }
+    let surplus = clips.get(limits.audios_per_prompt).map(|clip| &clip.field);
+    surplus.map_or(Ok(()), |field| {
+        engine::media::audio::check_count(clips.len(), limits).map_err(|error| audio::refused(field, &error))
+    })
+}
+
+/// How an image is cut that is looked at so closely.
+fn tiling(detail: Detail, field: &str, app: &App) -> Result<TileConfig, Error> {
+    let none = || Error::unsupported(field, "is an image; this model does not take images");
+    app.model().tiles.as_ref().map(|config| config_for(config, detail, app)).ok_or_else(none)
 }
 
 fn config_for(config: &TileConfig, detail: Detail, app: &App) -> TileConfig {

@@ -5,9 +5,8 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hyper_util::server::graceful::GracefulShutdown;
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -113,10 +112,11 @@ pub async fn serve(
     let address = run.listener.local_addr()?;
     let listener = tokio::net::TcpListener::from_std(run.listener)?;
     let batches = tokio::spawn(crate::batch::work(app.clone()));
-    let graceful = GracefulShutdown::new();
+    // Each connection has a receiver, which it lets go when it is closed.
+    let (connections, _) = watch::channel(());
     let status = Status { path: run.status, address, is_tls: tls.is_some() };
     let ended = tokio::select! {
-        () = accept(app, &listener, tls, &graceful) => Outcome::Drained,
+        () = accept(app, &listener, tls, &connections) => Outcome::Drained,
         outcome = watch(app, &status, &is_alive) => outcome,
         _ = stops.recv() => Outcome::Drained,
     };
@@ -125,7 +125,7 @@ pub async fn serve(
         tracing::info!("draining: {} requests wait or run", app.model().handle.n_jobs());
         app.set_phase(Phase::Draining);
         app.model().handle.drain();
-        let closed = closed(app, graceful, batches);
+        let closed = closed(app, connections, batches);
         tokio::pin!(closed);
         let is_over = tokio::select! {
             () = &mut closed => true,
@@ -142,29 +142,30 @@ pub async fn serve(
         }
     } else {
         app.set_phase(Phase::Ending);
-        let _ = timeout(LAST_WORDS, closed(app, graceful, batches)).await;
+        let _ = timeout(LAST_WORDS, closed(app, connections, batches)).await;
     }
     status.remove();
     Ok(ended)
 }
 
 /// Waits until all connections are closed and the requests of batches that run are answered, which is kept with them.
-async fn closed(app: &App, connections: GracefulShutdown, batches: JoinHandle<()>) {
+async fn closed(app: &App, connections: watch::Sender<()>, batches: JoinHandle<()>) {
     // Whoever waits for batches is to see that the server ends.
     app.batches().notify_one();
-    connections.shutdown().await;
+    let _ = connections.send(());
+    connections.closed().await;
     // One that panicked has ended too.
     let _ = batches.await;
 }
 
-async fn accept(app: &App, listener: &tokio::net::TcpListener, tls: Option<TlsAcceptor>, graceful: &GracefulShutdown) {
+async fn accept(app: &App, listener: &tokio::net::TcpListener, tls: Option<TlsAcceptor>, ends: &watch::Sender<()>) {
     let connections = Connections::new(app, root::router(app), tls);
     while let Some(place) = connections.place().await {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 // Frames are small, and each is waited for.
                 let _ = stream.set_nodelay(true);
-                tokio::spawn(connections.clone().answer(stream, peer.ip(), place, graceful.watcher()));
+                tokio::spawn(connections.clone().answer(stream, peer.ip(), place, ends.subscribe()));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");

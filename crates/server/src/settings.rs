@@ -235,7 +235,7 @@ impl Settings {
         let end_tokens = if self.ignore_eos { Vec::new() } else { model.end_tokens.clone() };
         Ok(Job {
             pieces: prompt.pieces.clone(),
-            images: prompt.images.clone(),
+            media: prompt.media.clone(),
             task: Task::Generate {
                 n_samples: self.n,
                 sampling: self.sampling.clone(),

@@ -213,6 +213,7 @@ async fn receive(running: &mut [Running], turn: &mut usize) -> (usize, Option<Ev
 /// Adds counts of several jobs.
 pub fn add(total: &mut Usage, usage: &Usage) {
     total.n_prompt += usage.n_prompt;
+    total.n_audio += usage.n_audio;
     total.n_cached += usage.n_cached;
     total.n_stored += usage.n_stored;
     total.n_completion += usage.n_completion;

@@ -32,7 +32,7 @@ async fn refused(server: &Server, fields: &Value) -> String {
 async fn the_counts_of_a_prompt_add_up_to_it_and_a_stream_says_so_from_its_beginning() {
     let script = |submitted: Submitted, _: &_| {
         let Submitted { events, place, .. } = submitted;
-        let usage = Usage { n_prompt: 100, n_cached: 48, n_stored: 32, n_completion: 1, n_reasoning: 0 };
+        let usage = Usage { n_prompt: 100, n_audio: 0, n_cached: 48, n_stored: 32, n_completion: 1, n_reasoning: 0 };
         let Usage { n_prompt, n_cached, n_stored, .. } = usage;
         let (finish, tail, channel) = (Finish::EndToken(0), String::new(), Channel::Content);
         for event in [

@@ -7,6 +7,7 @@
 //! This crate knows no model and opens no file.
 
 mod added;
+mod audio;
 mod byte_level;
 pub mod chat;
 mod config;
@@ -26,6 +27,7 @@ mod to_gguf;
 mod tokenizer;
 mod vocabulary;
 
+pub use audio::AudioIds;
 pub use chat::{
     ChatFormat, ChatTemplate, Ending, Llama4Chat, Message, Part, Role, ThinkingVariables, ToolCall, ToolPlacement,
     forget_thoughts,

@@ -9,8 +9,8 @@ pub enum Segment {
     Control(u32),
     /// Text, encoded by itself and with nothing in it taken for control.
     Text(String),
-    /// The place of an image: its number in the conversation, from 0.
-    Image(usize),
+    /// The place of an image or a clip: its number in the conversation, from 0, both counted together.
+    Media(usize),
 }
 
 /// A part of an encoded prompt.
@@ -18,8 +18,8 @@ pub enum Segment {
 pub enum Piece {
     /// Ids.
     Ids(Vec<u32>),
-    /// The place of an image: its number in the conversation, from 0.
-    Image(usize),
+    /// The place of an image or a clip: its number in the conversation, from 0, both counted together.
+    Media(usize),
 }
 
 /// Encodes segments, each text by itself; neighbouring ids come in one piece.
@@ -29,8 +29,8 @@ pub fn encode_segments(tokenizer: &Tokenizer, segments: &[Segment]) -> Vec<Piece
         let new = match segment {
             Segment::Control(id) => vec![*id],
             Segment::Text(text) => tokenizer.encode(text),
-            Segment::Image(image) => {
-                pieces.push(Piece::Image(*image));
+            Segment::Media(media) => {
+                pieces.push(Piece::Media(*media));
                 continue;
             }
         };

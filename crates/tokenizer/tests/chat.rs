@@ -14,7 +14,7 @@ fn spell(tokenizer: &Tokenizer, segments: &[Segment]) -> String {
     let spelling = |segment: &Segment| match segment {
         Segment::Control(id) => String::from_utf8_lossy(tokenizer.token_bytes(*id).expect("a token")).into_owned(),
         Segment::Text(text) => text.clone(),
-        Segment::Image(_) => "<|image|>".to_owned(),
+        Segment::Media(_) => "<|image|>".to_owned(),
     };
     segments.iter().map(spelling).collect()
 }
@@ -94,8 +94,21 @@ fn images_stay_images_beside_tools_and_are_numbered_through() {
         prompt.ends_with("}\n\n<|image|> ab <|image|><|eot|><|header_start|>user<|header_end|>\n\n c <|image|><|eot|>")
     );
     let images: Vec<usize> =
-        segments.iter().filter_map(|s| if let Segment::Image(n) = s { Some(*n) } else { None }).collect();
+        segments.iter().filter_map(|s| if let Segment::Media(n) = s { Some(*n) } else { None }).collect();
     assert_eq!(images, [0, 1, 2]);
+}
+
+#[test]
+fn clips_stand_in_messages_of_users_and_in_results_of_tools() {
+    let (tokenizer, chat) = llama4(ToolPlacement::FirstUserMessage);
+    let asked = Message::new(Role::User, vec![Part::Audio, Part::Image, Part::Text("?".into()), Part::Audio]);
+    let found = Message::new(Role::Tool, vec![Part::Text("a".into()), Part::Text("b".into()), Part::Audio]);
+    let segments = chat.render(&[asked, found], None, Ending::Message).expect("the format can say this");
+    let media: Vec<usize> =
+        segments.iter().filter_map(|s| if let Segment::Media(n) = s { Some(*n) } else { None }).collect();
+    assert_eq!(media, [0, 1, 2, 3]);
+    let end = "<|eot|><|header_start|>ipython<|header_end|>\n\n\"ab\"<|image|><|eot|>";
+    assert!(spell(&tokenizer, &segments).ends_with(&format!("<|image|><|image|>?<|image|>{end}")));
 }
 
 /// A conversation with a thought in each of the assistant's turns, the last of which calls a tool.
@@ -167,6 +180,16 @@ fn what_the_format_cannot_say_is_refused() {
             None,
             "a tool result is text or one JSON value; put an image in a user message",
         ),
+        (
+            vec![Message::new(Role::System, vec![Part::Audio])],
+            None,
+            "a system message cannot hold audio; put it in a user message",
+        ),
+        (
+            vec![text(Role::User, "x"), Message::new(Role::Assistant, vec![Part::Audio])],
+            None,
+            "an assistant's message cannot hold audio; put it in a user message",
+        ),
     ] {
         let refused = chat.render(&messages, tools.as_deref(), Ending::Answer(None));
         assert_eq!(refused, Err(ChatError::Conversation { why: why.into() }));
@@ -228,8 +251,8 @@ fn a_template_marks_images() {
     let (_, chat) = template(CHATML);
     let messages = [Message::new(Role::User, vec![Part::Image, Part::Text("x".into()), Part::Image])];
     let segments = chat.render(&messages, None, Ending::Message).expect("the template takes this");
-    let images: Vec<&Segment> = segments.iter().filter(|s| matches!(s, Segment::Image(_))).collect();
-    assert_eq!(images, [&Segment::Image(0), &Segment::Image(1)]);
+    let images: Vec<&Segment> = segments.iter().filter(|s| matches!(s, Segment::Media(_))).collect();
+    assert_eq!(images, [&Segment::Media(0), &Segment::Media(1)]);
     let (_, chat) = template("{% for m in messages %}{{ m.role }}{% endfor %}");
     let refused = chat.render(&messages, None, Ending::Message).expect_err("the template loses the images");
     assert_eq!(refused.to_string(), "chat template: it wrote 0 of 2 images; the model may not take images");
@@ -341,9 +364,9 @@ fn a_template_that_only_takes_parts_gets_parts() {
 fn texts_are_encoded_apart_and_neighbouring_ids_come_together() {
     let tokenizer = common::ranks();
     let segments =
-        [Segment::Text("Hel".into()), Segment::Text("lo".into()), Segment::Image(0), Segment::Text(String::new())];
+        [Segment::Text("Hel".into()), Segment::Text("lo".into()), Segment::Media(0), Segment::Text(String::new())];
     let ids = [tokenizer.encode("Hel"), tokenizer.encode("lo")].concat();
     assert_ne!(ids, tokenizer.encode("Hello"));
-    assert_eq!(encode_segments(&tokenizer, &segments), [Piece::Ids(ids), Piece::Image(0)]);
+    assert_eq!(encode_segments(&tokenizer, &segments), [Piece::Ids(ids), Piece::Media(0)]);
     assert_eq!(encode_segments(&tokenizer, &[]), []);
 }

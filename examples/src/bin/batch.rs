@@ -21,7 +21,7 @@ fn main() -> Result<()> {
         for (sequence, ids) in sequences.iter_mut().zip(&ids) {
             // What a sequence has computed already stays.
             let known = ids.iter().copied().map(Known::Token).collect();
-            engine.set(sequence, Content { known, images: Vec::new() })?;
+            engine.set(sequence, Content { known, media: Vec::new() })?;
         }
         let mut together: Vec<&mut Sequence<_>> = sequences.iter_mut().collect();
         let logits = engine.step(&mut together, n_longest)?;

@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 
 use anyhow::{Context, Result};
-use engine::media::{TileConfig, TileSettings, decode, preprocess};
-use engine::{Event, Limits, Request, Sequence, content, encode_image};
+use engine::media::{Extent, TileConfig, TileSettings, decode, preprocess};
+use engine::{Event, Layout, Limits, Request, Sequence, content, encode_image};
 use tokenizer::{ChatFormat, Ending, ImageIds, Llama4Chat, Message, Part, Role, encode_segments};
 
 fn main() -> Result<()> {
@@ -25,14 +25,14 @@ fn main() -> Result<()> {
     let config = TileConfig::parse(settings, &limits)?;
     let tiles = preprocess(&decode(&bytes, &limits)?, &config);
     let vision = engine.model().vision.as_ref().context("the model has no vision tower")?;
-    let image = (encode_image(engine.device(), vision, &tiles)?, tiles.grid);
+    let image = (encode_image(engine.device(), vision, &tiles)?, Extent::Image(tiles.grid));
 
     // The conversation becomes ids, with a placeholder for each row.
     let format = ChatFormat::Llama4(Llama4Chat::new(&tokenizer)?);
     let messages = [Message::new(Role::User, vec![Part::Image, Part::Text(question)])];
     let pieces = encode_segments(&tokenizer, &format.render(&messages, None, Ending::Answer(None))?);
-    let ids = ImageIds::of(&tokenizer);
-    let prompt = content(&pieces, &[image], ids.as_ref(), config.tokens_per_tile())?;
+    let ids = ImageIds::of(&tokenizer).map(|ids| (ids, config.tokens_per_tile()));
+    let prompt = content(&pieces, &[image], &Layout { image: ids, audio: None })?;
 
     let end_tokens = checkpoint.config.text.eos.clone();
     let request = Request { max_tokens: Some(32), end_tokens, ..Request::default() };

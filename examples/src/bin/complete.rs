@@ -13,7 +13,7 @@ fn main() -> Result<()> {
     let mut engine = examples::engine(&checkpoint, 512)?;
 
     let ids = tokenizer.bos().into_iter().chain(tokenizer.encode(&examples::argument(2, "the text")?));
-    let prompt = Content { known: ids.map(Known::Token).collect(), images: Vec::new() };
+    let prompt = Content { known: ids.map(Known::Token).collect(), media: Vec::new() };
     let request = Request {
         sampling: SamplingParams { temperature: 0.8, top_p: 0.95, seed: 1, ..SamplingParams::default() },
         max_tokens: Some(64),

@@ -10,7 +10,7 @@ fn main() -> Result<()> {
 
     let ids = tokenizer.bos().into_iter().chain(tokenizer.encode(&examples::argument(2, "the text")?));
     let mut sequence = Sequence::default();
-    engine.set(&mut sequence, Content { known: ids.map(Known::Token).collect(), images: Vec::new() })?;
+    engine.set(&mut sequence, Content { known: ids.map(Known::Token).collect(), media: Vec::new() })?;
     let logits = engine.prefill(&mut sequence, &mut |_, _| {})?;
     engine.release(sequence);
 

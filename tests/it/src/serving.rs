@@ -88,7 +88,7 @@ pub fn parts(n_threads: usize) -> Result<Parts<Cpu>> {
     let Toy { dev, model, .. } = Toy::load(Cpu::new(options), &folder()?)?;
     let tokenizer = tokenizer()?;
     let image_ids = tokenizer::ImageIds::of(&tokenizer);
-    Ok(Parts { dev, model, tokenizer: Arc::new(tokenizer), image_ids })
+    Ok(Parts { dev, model, tokenizer: Arc::new(tokenizer), image_ids, audio_ids: None })
 }
 
 /// Options for `parallel` sequences of [`CONTEXT`], admitting whatever comes.
@@ -149,7 +149,7 @@ pub fn job(ids: Vec<u32>, max_tokens: usize) -> Job {
     let task = Task::Generate { n_samples: 1, sampling, constraint: None, stop, logprobs: Some(3), thinking: None };
     Job {
         pieces: vec![Piece::Ids(ids)],
-        images: Vec::new(),
+        media: Vec::new(),
         task,
         prompt_logprobs: None,
         owner: Owner { key: 0, salt: 0 },

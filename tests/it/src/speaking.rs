@@ -105,3 +105,94 @@ fn repeated(bytes: &[u8], n_own: usize, width: usize, n_rows: usize) -> Vec<u8> 
     }
     out
 }
+
+/// Gives the checkpoint in `folder` an audio tower: chunks of two seconds, four frames a token.
+///
+/// # Errors
+/// If a file can not be read or written.
+pub fn add_ears(folder: &Path) -> Result<()> {
+    const WIDTH: usize = 16;
+    const FFN: usize = 32;
+    const TEXT: usize = 32;
+    let (n_mels, n_frames, stack) = (16, 100, 4);
+    let mut shapes: Vec<(String, Vec<usize>)> = vec![
+        ("conv1.weight".into(), vec![WIDTH, n_mels, 3]),
+        ("conv1.bias".into(), vec![WIDTH]),
+        ("conv2.weight".into(), vec![WIDTH, WIDTH, 3]),
+        ("conv2.bias".into(), vec![WIDTH]),
+        ("embed_positions.weight".into(), vec![n_frames, WIDTH]),
+        ("layer_norm.weight".into(), vec![WIDTH]),
+        ("layer_norm.bias".into(), vec![WIDTH]),
+    ];
+    for layer in 0..2 {
+        let mut add = |name: &str, shape: &[usize]| shapes.push((format!("layers.{layer}.{name}"), shape.to_vec()));
+        for norm in ["self_attn_layer_norm", "final_layer_norm"] {
+            add(&format!("{norm}.weight"), &[WIDTH]);
+            add(&format!("{norm}.bias"), &[WIDTH]);
+        }
+        for map in ["q_proj", "v_proj", "out_proj"] {
+            add(&format!("self_attn.{map}.weight"), &[WIDTH, WIDTH]);
+            add(&format!("self_attn.{map}.bias"), &[WIDTH]);
+        }
+        add("self_attn.k_proj.weight", &[WIDTH, WIDTH]);
+        add("fc1.weight", &[FFN, WIDTH]);
+        add("fc1.bias", &[FFN]);
+        add("fc2.weight", &[WIDTH, FFN]);
+        add("fc2.bias", &[WIDTH]);
+    }
+    let mut added: Vec<(String, Vec<usize>)> =
+        shapes.into_iter().map(|(name, shape)| (format!("audio_tower.{name}"), shape)).collect();
+    added.push(("audio_projector.linear_1.weight".into(), vec![TEXT, stack * WIDTH]));
+    added.push(("audio_projector.linear_2.weight".into(), vec![TEXT, TEXT]));
+    let values: Vec<Vec<u8>> = added.iter().map(|(name, shape)| weights(name, shape)).collect();
+
+    let path = folder.join("model.safetensors");
+    let file = std::fs::read(&path)?;
+    let old = formats::safetensors::parse(&path, &file.into())?;
+    let old_shapes: Vec<Vec<usize>> = old.iter().map(|tensor| tensor.shape.to_vec()).collect();
+    let dtype = DType::Weight(Format::F32);
+    let kept = old.iter().zip(&old_shapes);
+    let kept = kept.map(|(old, shape)| NewTensor { name: &old.name, dtype: old.dtype, shape, bytes: &old.bytes[..] });
+    let new = added.iter().zip(&values);
+    let new = new.map(|((name, shape), bytes)| NewTensor { name, dtype, shape, bytes });
+    let all: Vec<NewTensor<'_>> = kept.chain(new).collect();
+    formats::safetensors::write(&path, &all)?;
+
+    let path = folder.join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+    config["audio_config"] = json!({
+        "model_type": "voxtral_encoder", "num_mel_bins": n_mels, "hidden_size": WIDTH, "intermediate_size": FFN,
+        "num_hidden_layers": 2, "num_attention_heads": 2, "max_source_positions": n_frames,
+        "activation_function": "gelu", "scale_embedding": false, "attention_block": null,
+    });
+    config["audio_projector_config"] = json!({"stack_factor": stack, "hidden_size": TEXT, "hidden_act": "gelu"});
+    let tokenizer = folder.join("tokenizer.model");
+    let tokenizer = Tokenizer::from_ranks("tokenizer.model", &std::fs::read(tokenizer)?, SpecialTokens::llama4())?;
+    for (key, n) in [("boa_token_index", 0), ("audio_token_index", 1), ("eoa_token_index", 2)] {
+        let name = format!("<|reserved_special_token_{n}|>");
+        config[key] = json!(tokenizer.control(&name).with_context(|| format!("no token {name}"))?);
+    }
+    std::fs::write(path, config.to_string())?;
+    let preprocessor = json!({
+        "feature_extractor_type": "WhisperFeatureExtractor", "feature_size": n_mels, "chunk_length": n_frames / 50,
+    });
+    std::fs::write(folder.join("audio_preprocessor_config.json"), preprocessor.to_string())?;
+    Ok(())
+}
+
+/// Weights of a shape that nobody trained: gains near 1, everything else spread around 0 by its number of inputs.
+fn weights(name: &str, shape: &[usize]) -> Vec<u8> {
+    let n_inputs: usize = shape.iter().skip(1).product();
+    let is_gain = shape.len() == 1 && name.ends_with("norm.weight");
+    let spread = 1.0 / (n_inputs.max(4) as f32).sqrt();
+    let mut state = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    let n: usize = shape.iter().product();
+    let values = (0..n).map(|_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let uniform = (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
+        if is_gain { 1.0 + 0.1 * uniform } else { 1.7 * spread * uniform }
+    });
+    values.flat_map(f32::to_le_bytes).collect()
+}

@@ -23,7 +23,7 @@ fn toy(name: &str) -> Result<PathBuf> {
 }
 
 fn content<T>(ids: &[u32]) -> Content<T> {
-    Content { known: ids.iter().copied().map(Known::Token).collect(), images: Vec::new() }
+    Content { known: ids.iter().copied().map(Known::Token).collect(), media: Vec::new() }
 }
 
 /// Logits after each of the last `n` ids, one row a step.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use cpu::Cpu;
-use engine::media::{Grid, Tiles};
+use engine::media::{Extent, Grid, Media, Tiles};
 use engine::sampling::SamplingParams;
 use engine::service::{Event, Failure, Finish, Job, Stop, SubmitError, Task};
 use engine::{Content, Engine, Known, Request, Sequence};
@@ -34,7 +34,7 @@ fn alone(engine: &mut Engine<Cpu>, content: Content<<Cpu as Device>::Tensor>, re
 }
 
 fn content<T>(ids: &[u32]) -> Content<T> {
-    Content { known: ids.iter().copied().map(Known::Token).collect(), images: Vec::new() }
+    Content { known: ids.iter().copied().map(Known::Token).collect(), media: Vec::new() }
 }
 
 fn request(max_tokens: usize, temperature: f32) -> Request {
@@ -212,14 +212,14 @@ fn images_are_encoded_once_and_their_rows_are_shared() -> Result<()> {
     let tiles = |seed| Tiles { pixels: pixels(seed), grid };
     let show = |seed: usize, ids: Vec<u32>| {
         let mut job = job(Vec::new(), 12);
-        job.pieces = vec![Piece::Ids(prompt(1, 3)), Piece::Image(0), Piece::Ids(ids)];
-        job.images = vec![tiles(seed)];
+        job.pieces = vec![Piece::Ids(prompt(1, 3)), Piece::Media(0), Piece::Ids(ids)];
+        job.media = vec![Media::Image(tiles(seed))];
         job
     };
     // What the engine alone makes of it.
     let image = engine::encode_image(&parts.dev, vision, &tiles(5))?;
     let pieces = show(5, prompt(2, 9)).pieces;
-    let content = engine::content(&pieces, &[(image, grid)], parts.image_ids.as_ref(), vision.tokens_per_tile())?;
+    let content = engine::content(&pieces, &[(image, Extent::Image(grid))], &parts.layout())?;
     let n_prompt = content.known.len();
     let mut engine = Engine::new(parts.dev, parts.model, CONTEXT, KvFormat::Q8)?;
     let want = alone(&mut engine, content, &request(12, 0.0))?;

@@ -207,7 +207,7 @@ fn an_engine_alone_thinks_what_its_service_thinks() -> Result<()> {
         let sampling = SamplingParams { temperature: 0.8, seed: seed as u64, ..SamplingParams::default() };
         let request = Request { sampling, max_tokens: Some(60), thinking: Some(thinking(12)?), ..Request::default() };
         let (mut sequence, mut shown) = (Sequence::default(), Vec::new());
-        let content = Content { known, images: Vec::new() };
+        let content = Content { known, media: Vec::new() };
         let finished = engine.generate(&mut sequence, content, &request, &tokenizer()?, &mut |event| {
             if let engine::Event::Token { id, channel, text, .. } = event {
                 shown.push((id, channel, text.to_owned()));

@@ -56,7 +56,7 @@ impl Ours {
     fn extend(&mut self, sequence: &mut Sequence<<Cpu as Device>::Tensor>, n: usize, ids: &mut Ids) -> Result<()> {
         if sequence.is_empty() {
             let known = ids.take(n).map(Known::Token).collect();
-            self.engine.set(sequence, Content { known, images: Vec::new() })?;
+            self.engine.set(sequence, Content { known, media: Vec::new() })?;
         } else {
             for id in ids.take(n) {
                 sequence.push(id);

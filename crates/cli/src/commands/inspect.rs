@@ -4,12 +4,15 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use comfy_table::{Table, presets};
+use engine::Limits;
+use engine::media::audio::{RATE_HZ, decode};
 use engine::media::{Size, grid};
 use formats::Checkpoint;
 use formats::config::{Architecture, Ffn, LayerConfig, ModelConfig, RopeScaling, TextConfig};
 use serde_json::{Value, json};
 use tensor::Pairing;
 
+use crate::attachments::{self, Kind};
 use crate::failure::usage;
 use crate::model;
 use crate::output::{line, thousands};
@@ -34,6 +37,9 @@ pub struct Inspect {
     /// What an image of this size in pixels costs; may be given several times
     #[arg(long, value_name = "WIDTHxHEIGHT")]
     image_size: Vec<String>,
+    /// What this sound costs; may be given several times
+    #[arg(long, value_name = "FILE")]
+    audio: Vec<PathBuf>,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -51,8 +57,9 @@ impl Inspect {
         }
         let sizes = self.image_size.iter().map(|text| parse_size(text)).collect::<Result<Vec<_>>>()?;
         let costs = image_costs(&checkpoint, &sizes)?;
+        let clips = clip_costs(&checkpoint, &self.audio)?;
         if self.json {
-            return Ok(line(&self.report(&checkpoint, &costs)?.to_string())?);
+            return Ok(line(&self.report(&checkpoint, &costs, &clips)?.to_string())?);
         }
         for (title, value) in facts(&checkpoint)? {
             line(&format!("{title:<14} {value}"))?;
@@ -65,10 +72,13 @@ impl Inspect {
         if !costs.is_empty() {
             line(&cost_table(&costs))?;
         }
+        if !clips.is_empty() {
+            line(&clip_table(&clips))?;
+        }
         Ok(())
     }
 
-    fn report(&self, checkpoint: &Checkpoint, costs: &[Cost]) -> Result<Value> {
+    fn report(&self, checkpoint: &Checkpoint, costs: &[Cost], clips: &[ClipCost]) -> Result<Value> {
         let tensors: Vec<Value> = checkpoint
             .tensors
             .values()
@@ -86,10 +96,13 @@ impl Inspect {
                 "routed_experts": parameters.routed_experts,
                 "vision_tower": parameters.vision_tower,
                 "projector": parameters.projector,
+                "audio_encoder": parameters.audio_encoder,
+                "audio_projector": parameters.audio_projector,
             },
             "layers": layers,
             "tensors": tensors,
             "images": costs,
+            "audio": clips.iter().map(ClipCost::json).collect::<Vec<_>>(),
         }))
     }
 }
@@ -120,6 +133,20 @@ fn facts(checkpoint: &Checkpoint) -> Result<Vec<(&'static str, String)>> {
     if let Some(vision) = &config.vision {
         let (layers, width) = (vision.n_layers, vision.hidden_size);
         facts.push(("vision", format!("{layers} layers of {width}, tiles of {} pixels", vision.image_size)));
+    }
+    if let Some(audio) = &config.audio {
+        let (encoder, seconds) = (&audio.encoder, audio.encoder.n_frames as f64 / 50.0);
+        let sees = encoder.block.map_or("all".to_owned(), |block| format!("blocks of {block} frames"));
+        facts.push((
+            "audio",
+            format!(
+                "{}, {} layers of {}, chunks of {seconds} s, attention over {sees}, {} frames a token",
+                audio.preset.name(),
+                encoder.n_layers,
+                encoder.hidden_size,
+                audio.projector.stack,
+            ),
+        ));
     }
     match model::tokenizer_of(checkpoint) {
         Ok(tokenizer) => facts.push(("tokenizer", format!("{} tokens", tokenizer.vocab_size()))),
@@ -277,6 +304,65 @@ fn cost_table(costs: &[Cost]) -> String {
     for cost in costs {
         let (size, grid) = (cost.size.to_string(), format!("{}×{}", cost.rows, cost.cols));
         table.add_row([size, grid, cost.tiles.to_string(), cost.tokens.to_string()]);
+    }
+    table.to_string()
+}
+
+/// What a clip becomes.
+struct ClipCost {
+    name: String,
+    seconds: f64,
+    chunks: usize,
+    tokens: usize,
+}
+
+/// What the clips in `files` cost, or of a few common lengths if none is named.
+fn clip_costs(checkpoint: &Checkpoint, files: &[PathBuf]) -> Result<Vec<ClipCost>> {
+    const COMMON_SECONDS: [u32; 5] = [1, 10, 30, 60, 600];
+    let Some(config) = model::clip_config(checkpoint)? else {
+        return match files {
+            [] => Ok(Vec::new()),
+            _ => Err(usage(
+                "this model does not take audio",
+                "name a model with an audio tower; puna graft-audio makes one",
+            )),
+        };
+    };
+    let markers = checkpoint.config.audio.as_ref().map_or(0, |audio| audio.tokens.ids().count().saturating_sub(1));
+    let chunk_frames = config.mel().settings().chunk_frames as u64;
+    let cost = |name: String, n_samples: u64| {
+        let cost = config.cost(n_samples);
+        ClipCost {
+            name,
+            seconds: n_samples as f64 / f64::from(RATE_HZ),
+            chunks: cost.mel_frames.div_ceil(chunk_frames) as usize,
+            tokens: cost.tokens as usize + markers,
+        }
+    };
+    if files.is_empty() {
+        return Ok(COMMON_SECONDS.map(|seconds| cost(format!("{seconds} s"), u64::from(seconds * RATE_HZ))).into());
+    }
+    let of_file = |path: &PathBuf| {
+        let file = attachments::open(Kind::Audio, path)?;
+        let clip = decode(&file.bytes, None, &Limits::default(), &|| false)
+            .map_err(|error| usage(format!("--audio {}: {error}", path.display()), "give another file"))?;
+        Ok(cost(path.display().to_string(), clip.samples().len() as u64))
+    };
+    files.iter().map(of_file).collect()
+}
+
+impl ClipCost {
+    fn json(&self) -> Value {
+        json!({ "name": self.name, "seconds": self.seconds, "chunks": self.chunks, "tokens": self.tokens })
+    }
+}
+
+fn clip_table(costs: &[ClipCost]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(["audio", "seconds", "chunks", "tokens"]);
+    for cost in costs {
+        let seconds = format!("{:.2}", cost.seconds);
+        table.add_row([cost.name.clone(), seconds, cost.chunks.to_string(), cost.tokens.to_string()]);
     }
     table.to_string()
 }

@@ -11,6 +11,7 @@ use engine::{FinishReason, Request};
 use serde_json::json;
 
 use crate::answer::Answer;
+use crate::attachments::{Attachment, Attachments};
 use crate::chat::{Chat, Files};
 use crate::failure::usage;
 use crate::interrupt::INTERRUPTED;
@@ -29,9 +30,8 @@ pub struct Run {
     /// A GGUF file or a Hugging Face folder
     #[arg(short, long, env = "PUNA_MODEL")]
     model: PathBuf,
-    /// A picture to put before the prompt; may be given several times
-    #[arg(long, value_name = "FILE")]
-    image: Vec<PathBuf>,
+    #[command(flatten)]
+    attachments: Attachments,
     /// The system message
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
@@ -150,14 +150,11 @@ fn fresh_seed() -> u64 {
 impl Run {
     pub fn run(self) -> Result<ExitCode> {
         let prompt = self.prompt()?;
-        let is_conversation = prompt.is_none() && !self.json && self.image.is_empty();
+        let is_conversation = prompt.is_none() && !self.json && self.attachments.is_empty();
         if !is_conversation && prompt.as_ref().is_none_or(String::is_empty) {
             return Err(usage("there is no prompt", "write one after the flags, or pipe it in"));
         }
-        let images = self.image.iter().map(|path| {
-            std::fs::read(path).map_err(|e| usage(format!("--image {}: {e}", path.display()), "check the path"))
-        });
-        let images = images.collect::<Result<Vec<_>>>()?;
+        let attached = self.attachments.read()?;
         let files = Files { model: &self.model, mmproj: self.mmproj.as_deref(), lora: &self.lora };
         let mut chat = Chat::open(files, self.device.open(), (self.cache, self.experts))?;
         if let Some(level) = &self.think {
@@ -165,7 +162,7 @@ impl Run {
         }
         let request = self.sampling.request(&chat);
         match prompt {
-            Some(prompt) => self.answer(chat, &request, &prompt, &images),
+            Some(prompt) => self.answer(chat, &request, &prompt, &attached),
             None => {
                 repl::hold(chat, &request, self.system.as_deref(), self.stats)?;
                 Ok(ExitCode::SUCCESS)
@@ -178,6 +175,12 @@ impl Run {
         if let Some(prompt) = &self.prompt {
             return Ok(Some(prompt.clone()));
         }
+        if self.attachments.reads_standard_input() {
+            return Err(usage(
+                "standard input is the clip, and there is no prompt",
+                "write the prompt after the flags",
+            ));
+        }
         if std::io::stdin().is_terminal() {
             return Ok(None);
         }
@@ -187,11 +190,17 @@ impl Run {
         Ok(Some(text.strip_suffix('\n').map_or(text.clone(), str::to_owned)))
     }
 
-    fn answer(&self, mut chat: Chat<Cpu>, request: &Request, prompt: &str, images: &[Vec<u8>]) -> Result<ExitCode> {
+    fn answer(
+        &self,
+        mut chat: Chat<Cpu>,
+        request: &Request,
+        prompt: &str,
+        attached: &[Attachment],
+    ) -> Result<ExitCode> {
         let content = if self.raw {
-            chat.raw(prompt, images)?
+            chat.raw(prompt, attached)?
         } else {
-            chat.user(self.system.as_deref(), prompt, images)?;
+            chat.user(self.system.as_deref(), prompt, attached)?;
             chat.render()?
         };
         let answer = Answer::stream(&mut chat, content, request, !self.json)?;

@@ -261,12 +261,12 @@ impl Serve {
         let tokenizer = Arc::new(model::tokenizer_of(checkpoint)?);
         let format = model::chat_format(checkpoint, &tokenizer)?;
         let end_tokens = model::end_tokens(checkpoint, &tokenizer);
-        let (image_ids, tiles) = model::image_settings(checkpoint, &tokenizer)?.unzip();
+        let senses = model::Senses::of(checkpoint, &tokenizer)?;
         let dev = placement.apply(self.device.open());
         let loaded = model::load_with(&dev, checkpoint, lora)?;
         warn_unlocked(dev.expert_stats());
         let (handle, thread) =
-            spawn((dev, loaded), Arc::clone(&tokenizer), image_ids, service_options(room, placement, limits))?;
+            spawn((dev, loaded), Arc::clone(&tokenizer), &senses, service_options(room, placement, limits))?;
         let model = server::Model {
             id: self.name(),
             aliases: self.alias.clone(),
@@ -274,7 +274,8 @@ impl Serve {
             format,
             end_tokens,
             reasoning: model::reasoning(checkpoint, &tokenizer),
-            tiles,
+            tiles: senses.tiles,
+            clips: senses.clips,
             sampling: sampling(&checkpoint.generation),
             tokenizer,
             handle,
@@ -345,10 +346,11 @@ fn service_options(room: Room, placement: Placement, limits: &Limits) -> Service
 fn spawn(
     (dev, model): (Cpu, Model<Cpu>),
     tokenizer: Arc<tokenizer::Tokenizer>,
-    image_ids: Option<tokenizer::ImageIds>,
+    senses: &model::Senses,
     options: ServiceOptions,
 ) -> Result<(Handle, std::thread::JoinHandle<Result<(), Stopped>>)> {
-    Ok(service::spawn(Parts { dev, model, tokenizer, image_ids }, options)?)
+    let (image_ids, audio_ids) = (senses.image_ids, senses.audio_ids);
+    Ok(service::spawn(Parts { dev, model, tokenizer, image_ids, audio_ids }, options)?)
 }
 
 /// How tokens are chosen where a request does not say: as the model's makers recommend, else as the interface documents.

@@ -233,7 +233,7 @@ fn worked<D: Device>(dev: D, (checkpoint, lora): (&Checkpoint, Option<&Lora>), b
     let mut engine = Engine::new(dev, loaded, 2 * STEP_ROWS, KvFormat::F16).expect("an engine");
     let mut sequence = Sequence::default();
     let known = (0..STEP_ROWS as u32 + 40).map(|i| Known::Token(i % 7)).collect();
-    engine.set(&mut sequence, Content { known, images: Vec::new() }).expect("it fits");
+    engine.set(&mut sequence, Content { known, media: Vec::new() }).expect("it fits");
     engine.prefill(&mut sequence, &mut |_, _| {}).expect("computed");
     for _ in 0..3 {
         sequence.push(1);

@@ -17,3 +17,44 @@ pub use error::{Format, MediaError};
 pub use image::{Rgb, decode, size};
 pub use resize::resize;
 pub use tiles::{Tiles, preprocess};
+
+use audio::Sound;
+
+/// What a prompt holds beside text, ready for its tower.
+#[derive(Debug, Clone)]
+pub enum Media {
+    /// An image.
+    Image(Tiles),
+    /// A clip of audio.
+    Audio(Sound),
+}
+
+impl Media {
+    /// Identifies it by all that its tower sees: equal ones share what is computed.
+    pub fn hash(&self) -> u64 {
+        match self {
+            Self::Image(tiles) => tiles.hash(),
+            Self::Audio(sound) => sound.hash(),
+        }
+    }
+
+    /// How much room it takes in a prompt.
+    pub fn extent(&self) -> Extent {
+        match self {
+            Self::Image(tiles) => Extent::Image(tiles.grid),
+            Self::Audio(sound) => Extent::Audio { n_rows: sound.n_rows() },
+        }
+    }
+}
+
+/// How much room an image or a clip takes in a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// The tiles of an image.
+    Image(Grid),
+    /// The rows of a clip.
+    Audio {
+        /// How many.
+        n_rows: usize,
+    },
+}

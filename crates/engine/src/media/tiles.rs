@@ -1,5 +1,7 @@
 //! From a decoded image to the tower's input.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use super::{Grid, Rgb, Size, TileConfig, grid, resize, resized};
 
 /// The pixels of one image, ready for the vision tower.
@@ -10,6 +12,16 @@ pub struct Tiles {
     pub pixels: Vec<f32>,
     /// How the canvas is cut.
     pub grid: Grid,
+}
+
+impl Tiles {
+    /// Identifies an image by its preprocessed pixels and their layout.
+    pub fn hash(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.grid.rows, self.grid.cols).hash(&mut hasher);
+        self.pixels.iter().for_each(|value| value.to_bits().hash(&mut hasher));
+        hasher.finish()
+    }
 }
 
 /// Cuts `image` into tiles.

@@ -10,8 +10,8 @@ use tokenizer::Piece;
 use tokio::sync::mpsc;
 
 use super::job::{Event, Job, Owner, Task};
-use crate::media::Tiles;
-use crate::prompt::n_positions;
+use crate::media::Media;
+use crate::prompt::Layout;
 
 /// What is known of the model that jobs need to know.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,8 +24,8 @@ pub struct About {
     pub n_vocab: usize,
     /// Length of an embedding.
     pub width: usize,
-    /// Rows that one tile of an image becomes; `None` if the model takes no images.
-    pub tile_rows: Option<usize>,
+    /// How images and clips lie in prompts, as far as the model takes them.
+    pub layout: Layout,
 }
 
 /// How much may be admitted.
@@ -163,9 +163,9 @@ impl Handle {
         &self.shared.about
     }
 
-    /// Positions that a prompt of `pieces` with `images` comes to.
-    pub fn n_positions(&self, pieces: &[Piece], images: &[Tiles]) -> usize {
-        n_positions(pieces, images, self.shared.about.tile_rows.unwrap_or(0))
+    /// Positions that a prompt of `pieces` with `media` comes to.
+    pub fn n_positions(&self, pieces: &[Piece], media: &[Media]) -> usize {
+        self.shared.about.layout.n_positions(pieces, media)
     }
 
     /// Jobs that wait or run.
@@ -230,7 +230,7 @@ impl Handle {
         if self.is_draining() {
             return Err(SubmitError::ShuttingDown);
         }
-        let prompt = self.n_positions(&job.pieces, &job.images);
+        let prompt = self.n_positions(&job.pieces, &job.media);
         let (answer, n_samples) = match &job.task {
             Task::Generate { stop, n_samples, .. } => (stop.max_tokens, *n_samples as usize),
             Task::Embed => (0, 1),
@@ -296,8 +296,8 @@ impl Reporter {
         self.shared.is_stopped.load(Ordering::Acquire)
     }
 
-    pub(super) fn n_vocab(&self) -> usize {
-        self.shared.about.n_vocab
+    pub(super) fn about(&self) -> &About {
+        &self.shared.about
     }
 }
 

@@ -2,37 +2,34 @@
 
 use std::time::Duration;
 
-use llama::Vision;
+use llama::{AudioChunk, LlamaError, Model};
 use tensor::Device;
-use tokenizer::ImageIds;
 
 use super::answer::Recipe;
-use super::live::{Live, Mean, Picture, PromptScores, Work};
+use super::live::{Live, Mean, Medium, PromptScores, Work};
 use super::outlet::Outlet;
 use super::{Failure, Job, Task, Usage};
-use crate::media::Tiles;
-use crate::prompt::image_hash;
+use crate::media::Media;
+use crate::prompt::Layout;
 use crate::scheduler::{Mark, Request};
-use crate::sequence::{EncodedImage, Known};
+use crate::sequence::{Encoded, Known};
 
 /// What a model says about prompts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Intake<'a> {
     pub(super) n_vocab: usize,
-    pub(super) tile_rows: usize,
-    pub(super) image_ids: Option<&'a ImageIds>,
+    pub(super) layout: &'a Layout,
 }
 
 impl Intake<'_> {
-    /// Lays out the prompt of `job`. Its images are still to be encoded.
+    /// Lays out the prompt of `job`. Its images and clips are still to be encoded.
     ///
     /// # Errors
     /// [`Failure::Prompt`], sent already, if the model can not take it.
     pub(super) fn take<'t, T>(&self, job: Job, mut outlet: Outlet) -> Option<(Request, Live<'t, T>)> {
-        let hashed =
-            job.images.iter().map(|tiles| (EncodedImage { hash: image_hash(tiles), features: () }, tiles.grid));
+        let hashed = job.media.iter().map(|media| (Encoded { hash: media.hash(), features: () }, media.extent()));
         let hashed: Vec<_> = hashed.collect();
-        let content = match crate::prompt::content(&job.pieces, &hashed, self.image_ids, self.tile_rows) {
+        let content = match crate::prompt::content(&job.pieces, &hashed, self.layout) {
             Ok(content) => content,
             Err(error) => {
                 outlet.fail(Failure::Prompt(error.to_string()));
@@ -51,8 +48,8 @@ impl Intake<'_> {
         }
         let mark = |known: &Known| match *known {
             Known::Token(id) => Mark::Token(id),
-            Known::Image { image, row } => Mark::Media {
-                hash: hashed.get(image).map_or(0, |(image, _)| image.hash),
+            Known::Media { media, row } => Mark::Media {
+                hash: hashed.get(media).map_or(0, |(media, _)| media.hash),
                 row: u32::try_from(row).unwrap_or(u32::MAX),
             },
         };
@@ -61,21 +58,26 @@ impl Intake<'_> {
             Task::Generate { n_samples, stop, .. } => (*n_samples, stop.max_tokens),
             Task::Embed => (1, 0),
         };
-        let usage = Usage { n_prompt: known.len(), ..Usage::default() };
+        let n_audio = self.layout.n_audio(&job.pieces, &job.media);
+        let usage = Usage { n_prompt: known.len(), n_audio, ..Usage::default() };
         let request = Request {
             prompt,
             owner: job.owner,
             n_samples: n_samples.max(1),
             max_tokens,
             wants_every_row: job.prompt_logprobs.is_some() || matches!(job.task, Task::Embed),
-            is_ready: job.images.is_empty(),
+            is_ready: job.media.is_empty(),
             deadline: job.deadline,
         };
         let work = work(job.task, job.prompt_logprobs);
-        let picture =
-            |((image, _), tiles): (&(EncodedImage<()>, _), Tiles)| Picture { hash: image.hash, tiles, features: None };
-        let pictures = hashed.iter().zip(job.images).map(picture).collect();
-        Some((request, Live { outlet, owner: job.owner, known, pictures, work, usage, has_started: false }))
+        let medium = |((encoded, _), media): (&(Encoded<()>, _), Media)| Medium {
+            hash: encoded.hash,
+            rest: Some(media),
+            n_encoded: 0,
+            features: None,
+        };
+        let media = hashed.iter().zip(job.media).map(medium).collect();
+        Some((request, Live { outlet, owner: job.owner, known, media, work, usage, has_started: false }))
     }
 }
 
@@ -91,25 +93,39 @@ fn work<'t>(task: Task, prompt_logprobs: Option<usize>) -> Work<'t> {
     }
 }
 
-/// Encodes the next tile of `picture`. Whether it was the last one.
+/// Encodes the next tile of an image, or the next chunk of a clip. Whether it was the last one.
 ///
 /// # Errors
-/// [`llama::LlamaError`] if the tiles are not of the tower's size.
-pub(super) fn encode_tile<D: Device>(
+/// [`LlamaError`] if what there is to encode is not of the tower's size.
+pub(super) fn encode_piece<D: Device>(
     dev: &D,
-    vision: &Vision<D>,
-    picture: &mut Picture<D::Tensor>,
-) -> Result<bool, llama::LlamaError> {
+    model: &Model<D>,
+    medium: &mut Medium<D::Tensor>,
+) -> Result<bool, LlamaError> {
     crate::fault::point("encode");
-    let n_values = 3 * vision.tile() * vision.tile();
-    let rest = picture.tiles.pixels.split_off(n_values.min(picture.tiles.pixels.len()));
-    let rows = vision.forward(dev, &std::mem::replace(&mut picture.tiles.pixels, rest), &mut ())?;
-    picture.features = Some(match picture.features.take() {
+    let n = medium.n_encoded;
+    let (rows, is_last) = match (&medium.rest, &model.vision, &model.audio) {
+        (Some(Media::Image(tiles)), Some(vision), _) => {
+            let n_values = 3 * vision.tile() * vision.tile();
+            let end = ((n + 1) * n_values).min(tiles.pixels.len());
+            let pixels = tiles.pixels.get(n * n_values..end).unwrap_or(&[]);
+            (vision.forward(dev, pixels, &mut ())?, end == tiles.pixels.len())
+        }
+        (Some(Media::Audio(sound)), _, Some(audio)) => {
+            let chunk = sound.features().chunk(n).unwrap_or_default();
+            let chunks = [AudioChunk { mel_mc: &chunk.values, valid: chunk.n_valid }];
+            (audio.forward(dev, &chunks, &mut ())?, sound.features().chunk(n + 1).is_none())
+        }
+        // What the model does not take was refused when the prompt was laid out.
+        _ => return Ok(true),
+    };
+    medium.n_encoded += 1;
+    medium.features = Some(match medium.features.take() {
         Some(before) => dev.concat(&before, &rows)?,
         None => rows,
     });
-    Ok(picture.tiles.pixels.is_empty())
+    Ok(is_last)
 }
 
-/// How long a thread without rows sleeps while receivers are slow or images wait.
+/// How long a thread without rows sleeps while receivers are slow or images and clips wait.
 pub(super) const NAP: Duration = Duration::from_millis(10);

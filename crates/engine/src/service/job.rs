@@ -5,17 +5,17 @@ use std::time::Duration;
 use tokenizer::Piece;
 
 use crate::constraint::{Broken, Constraint};
-use crate::media::Tiles;
+use crate::media::Media;
 use crate::sampling::{SampleError, SamplingParams};
 use crate::thinking::Thinking;
 
 /// One prompt and what to do with it. Checked before it is submitted: nothing below checks the same thing again.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// The prompt: ids, and places of images.
+    /// The prompt: ids, and places of images and clips.
     pub pieces: Vec<Piece>,
-    /// The images that pieces name, decoded and tiled. Encoded on the engine's thread, once for equal pixels.
-    pub images: Vec<Tiles>,
+    /// What pieces name, ready for its tower. Encoded on the engine's thread, once for equal ones.
+    pub media: Vec<Media>,
     /// What to do.
     pub task: Task,
     /// The log-probability of every prompt token under those before it, with this many of the likeliest
@@ -166,6 +166,8 @@ pub enum Finish {
 pub struct Usage {
     /// Positions of the prompt.
     pub n_prompt: usize,
+    /// Of those, positions of clips of audio and the tokens around them.
+    pub n_audio: usize,
     /// Of those, positions that were already computed.
     pub n_cached: usize,
     /// Of the others, positions that the prefix cache holds afterwards: those of full pages.

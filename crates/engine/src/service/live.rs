@@ -9,7 +9,7 @@ use super::answer::{Answer, Recipe, alternatives};
 use super::compute::{Seen, Wanted};
 use super::outlet::Outlet;
 use super::{Alternative, Event, Failure, Finish, Owner, Usage};
-use crate::media::Tiles;
+use crate::media::Media;
 use crate::sampling::LogProbs;
 use crate::scheduler::{Fate, Piece};
 use crate::sequence::Known;
@@ -20,17 +20,19 @@ pub(super) struct Live<'a, T> {
     pub(super) owner: Owner,
     /// The prompt, one entry a position.
     pub(super) known: Vec<Known>,
-    pub(super) pictures: Vec<Picture<T>>,
+    pub(super) media: Vec<Medium<T>>,
     pub(super) work: Work<'a>,
     pub(super) usage: Usage,
     pub(super) has_started: bool,
 }
 
-/// An image of a prompt.
-pub(super) struct Picture<T> {
+/// An image or a clip of a prompt.
+pub(super) struct Medium<T> {
     pub(super) hash: u64,
-    /// What is left to encode; empty when all is.
-    pub(super) tiles: Tiles,
+    /// What is encoded piece by piece; `None` when all of it is.
+    pub(super) rest: Option<Media>,
+    /// Pieces that are encoded: tiles of an image, chunks of a clip.
+    pub(super) n_encoded: usize,
     /// Rows so far.
     pub(super) features: Option<T>,
 }
@@ -113,19 +115,19 @@ impl<'a, T> Live<'a, T> {
         }
     }
 
-    /// Whether rows of images are among those of `piece`.
-    pub(super) fn shows_images(&self, piece: &Piece) -> bool {
+    /// Whether rows of images or clips are among those of `piece`.
+    pub(super) fn has_media(&self, piece: &Piece) -> bool {
         let known = self.known.get(piece.begin..piece.end.min(self.known.len()));
-        known.is_some_and(|known| known.iter().any(|known| matches!(known, Known::Image { .. })))
+        known.is_some_and(|known| known.iter().any(|known| matches!(known, Known::Media { .. })))
     }
 
-    /// What stands at `position` of the sequence of `piece`, for the model; `first_feature` is where the job's images
+    /// What stands at `position` of the sequence of `piece`, for the model; `first_feature` is where the job's media
     /// begin among the step's.
     pub(super) fn input(&self, piece: &Piece, position: usize, first_feature: usize) -> Option<Input> {
         if let Some(known) = self.known.get(position) {
             return Some(match *known {
                 Known::Token(id) => Input::Token(id),
-                Known::Image { image, row } => Input::Feature { features: first_feature + image, row },
+                Known::Media { media, row } => Input::Feature { features: first_feature + media, row },
             });
         }
         let guess = || piece.draft.get(position.checked_sub(piece.end)?);
@@ -262,7 +264,7 @@ impl<'a, T> Live<'a, T> {
 pub(super) fn token(known: &Known) -> Option<u32> {
     match known {
         Known::Token(id) => Some(*id),
-        Known::Image { .. } => None,
+        Known::Media { .. } => None,
     }
 }
 

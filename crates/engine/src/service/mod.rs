@@ -12,7 +12,7 @@ mod job;
 mod live;
 mod options;
 mod outlet;
-mod pictures;
+mod rows;
 mod worker;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -57,7 +57,8 @@ pub fn spawn<D: Device + 'static>(
     parts: Parts<D>,
     options: Options,
 ) -> Result<(Handle, JoinHandle<Result<(), Stopped>>), EngineError> {
-    let Parts { dev, model, tokenizer, image_ids } = parts;
+    let layout = parts.layout();
+    let Parts { dev, model, tokenizer, .. } = parts;
     let plan = cache_plan(&model, &options)?;
     let cache = model.decoder.cache(&dev, plan.n_global as usize, plan.n_chunked as usize, options.kv)?;
     let scheduler = Scheduler::new(Capacity {
@@ -76,13 +77,13 @@ pub fn spawn<D: Device + 'static>(
         capacity: scheduler.longest(),
         n_vocab: model.decoder.vocab_size(),
         width: model.decoder.width(),
-        tile_rows: image_ids.and(model.vision.as_ref()).map(llama::Vision::tokens_per_tile),
+        layout,
     };
     let (handle, jobs) = Handle::new(about, options.admission);
     let reporter = handle.reporter();
     let core = Core { dev, model, cache };
     let run = move || {
-        let worker = Worker::new((core, image_ids), &tokenizer, options, scheduler, (jobs, reporter));
+        let worker = Worker::new(core, &tokenizer, options, scheduler, (jobs, reporter));
         worker.run()
     };
     // The worker catches what a step throws; anything else is a mistake in its own accounts.

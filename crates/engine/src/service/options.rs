@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use llama::Model;
 use tensor::{Device, KvFormat};
-use tokenizer::{ImageIds, Tokenizer};
+use tokenizer::{AudioIds, ImageIds, Tokenizer};
 
 use super::Admission;
 use crate::fault;
+use crate::prompt::Layout;
 use crate::scheduler::Prefixes;
 
 /// A loaded model.
@@ -22,6 +23,18 @@ pub struct Parts<D: Device> {
     pub tokenizer: Arc<Tokenizer>,
     /// The tokens around images, if it takes images.
     pub image_ids: Option<ImageIds>,
+    /// The tokens around and in place of clips, if it takes audio.
+    pub audio_ids: Option<AudioIds>,
+}
+
+impl<D: Device> Parts<D> {
+    /// How images and clips lie in prompts.
+    pub fn layout(&self) -> Layout {
+        Layout {
+            image: self.image_ids.zip(self.model.vision.as_ref().map(llama::Vision::tokens_per_tile)),
+            audio: self.audio_ids.filter(|_| self.model.audio.is_some()),
+        }
+    }
 }
 
 /// How much a service may take.
@@ -41,8 +54,8 @@ pub struct Options {
     pub draft_rows: usize,
     /// Whether computed prompts are kept for those that begin alike.
     pub prefixes: Prefixes,
-    /// Bytes of encoded images that are kept.
-    pub image_bytes: usize,
+    /// Bytes of encoded images and clips that are kept.
+    pub media_bytes: usize,
     /// How much is admitted.
     pub admission: Admission,
     /// How long a job may wait for its first step.
@@ -68,7 +81,7 @@ impl Options {
             prompt_rows: crate::STEP_ROWS,
             draft_rows: 8,
             prefixes: Prefixes::Kept,
-            image_bytes: 256 << 20,
+            media_bytes: 256 << 20,
             admission: Admission {
                 jobs: 64 + running,
                 positions: context.saturating_mul(parallel).saturating_mul(4),

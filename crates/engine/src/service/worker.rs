@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 
 use llama::{Input, LlamaError, Row};
 use tensor::Device;
-use tokenizer::{ImageIds, Tokenizer};
+use tokenizer::Tokenizer;
 use tokio::sync::mpsc;
 
 use super::compute::{Core, Wanted};
 use super::handle::Reporter;
-use super::intake::{Intake, NAP, encode_tile};
+use super::intake::{Intake, NAP, encode_piece};
 use super::live::{Live, Turn};
 use super::outlet::Outlet;
-use super::pictures::Pictures;
+use super::rows::Rows;
 use super::{Event, Failure, Options, Stats, Stopped, Submitted, Usage};
 use crate::fault;
 use crate::scheduler::{Fate, JobId, Scheduler, Step};
@@ -28,14 +28,13 @@ const FAILURES: u32 = 2;
 /// Everything that the engine's thread owns.
 pub(super) struct Worker<'a, D: Device> {
     core: Core<D>,
-    image_ids: Option<ImageIds>,
     tokenizer: &'a Tokenizer,
     options: Options,
     scheduler: Scheduler,
     live: BTreeMap<JobId, Live<'a, D::Tensor>>,
     /// Jobs that are over but whose receivers have not made room for the end.
     closing: Vec<Outlet>,
-    pictures: Pictures<D::Tensor>,
+    kept: Rows<D::Tensor>,
     jobs: mpsc::UnboundedReceiver<Submitted>,
     reporter: Reporter,
     stats: Stats,
@@ -55,17 +54,16 @@ impl Wake for Unpark {
 
 impl<'a, D: Device> Worker<'a, D> {
     pub(super) fn new(
-        (core, image_ids): (Core<D>, Option<ImageIds>),
+        core: Core<D>,
         tokenizer: &'a Tokenizer,
         options: Options,
         scheduler: Scheduler,
         (jobs, reporter): (mpsc::UnboundedReceiver<Submitted>, Reporter),
     ) -> Self {
         Self {
-            image_ids: image_ids.filter(|_| core.model.vision.is_some()),
             core,
             tokenizer,
-            pictures: Pictures::new(options.image_bytes),
+            kept: Rows::new(options.media_bytes),
             options,
             scheduler,
             live: BTreeMap::new(),
@@ -137,12 +135,8 @@ impl<'a, D: Device> Worker<'a, D> {
             self.stats.n_ended[2] += 1;
             return outlet.fail(Failure::ShuttingDown);
         }
-        let vision = self.core.model.vision.as_ref();
-        let intake = Intake {
-            n_vocab: self.reporter.n_vocab(),
-            tile_rows: vision.map_or(0, llama::Vision::tokens_per_tile),
-            image_ids: self.image_ids.as_ref(),
-        };
+        let about = self.reporter.about();
+        let intake = Intake { n_vocab: about.n_vocab, layout: &about.layout };
         let Some((request, live)) = intake.take(job, outlet) else {
             self.stats.n_ended[2] += 1;
             return;
@@ -206,25 +200,25 @@ impl<'a, D: Device> Worker<'a, D> {
         }
     }
 
-    /// Encodes one tile of the oldest job that waits for its images. Whether there was one.
+    /// Encodes one tile or chunk of the oldest job that waits for its images and clips. Whether there was one.
     fn encode(&mut self) -> bool {
-        let is_waiting =
-            |live: &Live<'_, D::Tensor>| live.pictures.iter().any(|picture| !picture.tiles.pixels.is_empty());
+        let is_waiting = |live: &Live<'_, D::Tensor>| live.media.iter().any(|medium| medium.rest.is_some());
         let Some((id, live)) = self.live.iter_mut().find(|(_, live)| is_waiting(live)) else { return false };
         let (id, owner) = (*id, live.owner);
-        let next = live.pictures.iter_mut().find(|picture| !picture.tiles.pixels.is_empty());
-        let (Some(picture), Some(vision)) = (next, self.core.model.vision.as_ref()) else { return false };
-        let is_new = picture.features.is_none();
-        if let Some(features) = self.pictures.find((owner, picture.hash)).filter(|_| is_new) {
-            picture.tiles.pixels = Vec::new();
-            picture.features = Some(features);
+        let Some(medium) = live.media.iter_mut().find(|medium| medium.rest.is_some()) else { return false };
+        let is_new = medium.features.is_none();
+        if let Some(features) = self.kept.find((owner, medium.hash)).filter(|_| is_new) {
+            medium.rest = None;
+            medium.features = Some(features);
         } else {
-            let dev = &self.core.dev;
-            match catch_unwind(AssertUnwindSafe(|| encode_tile(dev, vision, picture))) {
-                Ok(Ok(is_last)) => {
-                    if let Some(features) = picture.features.as_ref().filter(|_| is_last) {
+            let Core { dev, model, .. } = &self.core;
+            match catch_unwind(AssertUnwindSafe(|| encode_piece(dev, model, medium))) {
+                Ok(Ok(false)) => {}
+                Ok(Ok(true)) => {
+                    medium.rest = None;
+                    if let Some(features) = &medium.features {
                         let [rows, width] = dev.shape(features);
-                        self.pictures.keep((owner, picture.hash), features.clone(), 4 * rows * width);
+                        self.kept.keep((owner, medium.hash), features.clone(), 4 * rows * width);
                     }
                 }
                 Ok(Err(error)) => {
@@ -291,8 +285,8 @@ impl<'a, D: Device> Worker<'a, D> {
             let (global, chunked) = self.scheduler.pages(piece.sequence);
             let live = self.live.get(&piece.sequence.job);
             let first_feature = features.len();
-            if let Some(live) = live.filter(|live| live.shows_images(piece)) {
-                features.extend(live.pictures.iter().filter_map(|picture| picture.features.clone()));
+            if let Some(live) = live.filter(|live| live.has_media(piece)) {
+                features.extend(live.media.iter().filter_map(|medium| medium.features.clone()));
             }
             for position in piece.begin..piece.end + piece.draft.len() {
                 let what = live.map_or(Wanted::Nothing, |live| live.wanted(piece, position));

@@ -111,7 +111,7 @@ impl Reasoning {
     pub fn open(&self, ask: &Ask, prompt: &mut Vec<Piece>) {
         let known = match prompt.last() {
             Some(Piece::Ids(ids)) => ids.as_slice(),
-            Some(Piece::Image(_)) | None => &[],
+            Some(Piece::Media(_)) | None => &[],
         };
         let opening = self.opening(ask, known);
         match prompt.last_mut() {
@@ -190,9 +190,9 @@ mod tests {
     fn a_prompt_gets_what_it_lacks() {
         let [asked, off, own] = [Some(true), Some(false), None].map(|is_on| Ask { is_on, ..Ask::default() });
         let check = |reasoning: &Reasoning, ask: &Ask, prompt: &[u32], expected: &[u32]| {
-            let mut pieces = vec![Piece::Image(0), Piece::Ids(prompt.to_vec())];
+            let mut pieces = vec![Piece::Media(0), Piece::Ids(prompt.to_vec())];
             reasoning.open(ask, &mut pieces);
-            assert_eq!(pieces, [Piece::Image(0), Piece::Ids([prompt, expected].concat())], "{ask:?}");
+            assert_eq!(pieces, [Piece::Media(0), Piece::Ids([prompt, expected].concat())], "{ask:?}");
         };
         let (thinks, silent, writes_itself) = (reasoning(true, true), reasoning(false, true), reasoning(true, false));
         check(&thinks, &own, &[9, 8], &[60, 61]);

@@ -16,7 +16,7 @@ use super::responses::{earlier, own_items};
 use super::{json, model};
 use crate::answer::{Answers, Keeps};
 use crate::app::App;
-use crate::body::{Images, Json, Wire};
+use crate::body::{Json, Media, Wire};
 use crate::error::Error;
 use crate::keys::Caller;
 use crate::prompt::Conversation;
@@ -77,7 +77,7 @@ struct CompactRequest {
 }
 
 impl Wire for CompactRequest {
-    const IMAGES: Images = Images::Allowed;
+    const MEDIA: Media = Media::Allowed;
 }
 
 /// A conversation as one item.

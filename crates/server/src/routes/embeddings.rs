@@ -132,7 +132,7 @@ async fn embeddings(
         n if n > context => Err(too_long(&format!("input[{index}]"), n, 0, context)),
         _ => Ok(Job {
             pieces: vec![tokenizer::Piece::Ids(ids)],
-            images: Vec::new(),
+            media: Vec::new(),
             task: Task::Embed,
             prompt_logprobs: None,
             owner: Owner { key: caller.0, salt: 0 },

@@ -14,6 +14,7 @@ use super::json;
 use crate::app::App;
 use crate::body::Params;
 use crate::error::Error;
+use crate::form::{self, Field};
 use crate::id;
 use crate::keys::Caller;
 use crate::limits::Limits;
@@ -26,8 +27,6 @@ use crate::wire::Whole;
 const PURPOSES: [&str; 6] = ["assistants", "batch", "fine-tune", "vision", "user_data", "evals"];
 /// Files of one caller.
 const FILES: usize = 10_000;
-/// Beside the file, a form has a few short fields.
-const FORM_BYTES: usize = 64 << 10;
 
 /// The routes of this file.
 pub fn routes() -> OpenApiRouter<App> {
@@ -121,10 +120,7 @@ async fn upload(
     Extension(caller): Extension<Caller>,
     form: Result<Multipart, MultipartRejection>,
 ) -> Result<Response, Error> {
-    let form =
-        form.map_err(|error| Error::Malformed(format!("the body is no multipart form: {}", error.body_text())))?;
-    let reading = read(form, app.limits());
-    let new = tokio::time::timeout(app.limits().body_time, reading).await.map_err(|_| Error::SlowBody)??;
+    let new = read(form::fields(form, app.limits().file_bytes, &app).await?, app.limits())?;
     if !PURPOSES.contains(&new.purpose.as_str()) {
         return Err(Error::field("purpose", format!("must be one of {}", PURPOSES.join(", "))));
     }
@@ -145,32 +141,18 @@ pub struct NewFile {
 }
 
 /// The file of a form.
-async fn read(mut form: Multipart, limits: &Limits) -> Result<NewFile, Error> {
-    let broken = |error: axum::extract::multipart::MultipartError| Error::Malformed(error.body_text());
+fn read(fields: Vec<Field>, limits: &Limits) -> Result<NewFile, Error> {
     let (mut file, mut purpose, mut anchor, mut seconds) = (None, None, None, None);
-    while let Some(mut field) = form.next_field().await.map_err(broken)? {
-        let name = field.name().unwrap_or_default().to_owned();
-        let limit = if name == "file" { limits.file_bytes } else { FORM_BYTES };
-        let filename: String = field.file_name().unwrap_or("file").chars().take(256).collect();
-        let mut bytes = Vec::new();
-        while let Some(chunk) = field.chunk().await.map_err(broken)? {
-            if bytes.len().saturating_add(chunk.len()) > limit {
-                return Err(Error::TooLarge { limit_bytes: limit });
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        match name.as_str() {
-            "file" => file = Some((filename, bytes)),
-            "purpose" => purpose = String::from_utf8(bytes).ok(),
-            "expires_after[anchor]" => anchor = String::from_utf8(bytes).ok(),
+    for field in fields {
+        match field.name.as_str() {
+            "file" => file = Some((field.filename.unwrap_or_else(|| "file".into()), field.bytes)),
+            "purpose" => purpose = field.text().ok(),
+            "expires_after[anchor]" => anchor = field.text().ok(),
             "expires_after[seconds]" => {
-                let number = String::from_utf8(bytes).ok().and_then(|text| text.parse().ok());
+                let number = field.text().ok().and_then(|text| text.parse().ok());
                 seconds = Some(number.map_or(Whole::IsNot(f64::NAN), Whole::Is));
             }
-            other => {
-                let shown: String = other.chars().take(32).collect();
-                return Err(Error::unsupported(shown, "is not supported; file, purpose and expires_after are"));
-            }
+            other => return Err(form::unknown(other, "file, purpose and expires_after")),
         }
     }
     let expires_after = match (anchor, seconds) {

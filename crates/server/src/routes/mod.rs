@@ -1,5 +1,6 @@
 //! One file a group of routes. What holds for all of them stands in [`root`](crate::root).
 
+pub mod audio;
 pub mod batches;
 pub mod chat;
 pub mod compact;
@@ -10,6 +11,7 @@ pub mod health;
 pub mod messages;
 pub mod models;
 pub mod moderations;
+pub mod realtime;
 pub mod responses;
 pub mod stored;
 pub mod tokenize;
@@ -24,6 +26,7 @@ use crate::error::{Code, Error};
 /// All routes.
 pub fn all() -> OpenApiRouter<App> {
     OpenApiRouter::default()
+        .merge(audio::routes())
         .merge(batches::routes())
         .merge(chat::routes())
         .merge(compact::routes())
@@ -34,6 +37,7 @@ pub fn all() -> OpenApiRouter<App> {
         .merge(messages::routes())
         .merge(models::routes())
         .merge(moderations::routes())
+        .merge(realtime::routes())
         .merge(responses::routes())
         .merge(stored::routes())
         .merge(tokenize::routes())

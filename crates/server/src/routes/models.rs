@@ -51,6 +51,9 @@ fn card(id: &str, app: &App) -> Model {
     if model.tiles.is_some() {
         modalities.push("image");
     }
+    if model.clips.is_some() {
+        modalities.push("audio");
+    }
     Model {
         id: id.to_owned(),
         object: "model",

@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 
 use super::{json, model};
 use crate::app::App;
-use crate::body::{Images, Json, Wire};
+use crate::body::{Json, Media, Wire};
 use crate::conversation::conversation;
 use crate::error::Error;
 use crate::refusals::Refusals;
@@ -37,7 +37,7 @@ struct TokenizeRequest {
 }
 
 impl Wire for TokenizeRequest {
-    const IMAGES: Images = Images::Allowed;
+    const MEDIA: Media = Media::Allowed;
 }
 
 /// Ids.
@@ -71,7 +71,7 @@ async fn tokenize(State(app): State<App>, Json(request): Json<TokenizeRequest>) 
             let prompt = conversation(messages, app.limits())?.prompt("messages", &app).await?;
             let ids = prompt.pieces.into_iter().filter_map(|piece| match piece {
                 Piece::Ids(ids) => Some(ids),
-                Piece::Image(_) => None,
+                Piece::Media(_) => None,
             });
             (ids.flatten().collect(), prompt.n_positions)
         }

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::thinking::{Reasoning, TemplateArguments, Thinking};
 use super::{Bias, OneOrMany, Real, Whole};
-use crate::body::{Images, Wire};
+use crate::body::{Media, Wire};
 
 /// What is asked.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -128,7 +128,7 @@ pub struct Request {
 }
 
 impl Wire for Request {
-    const IMAGES: Images = Images::Allowed;
+    const MEDIA: Media = Media::Allowed;
 }
 
 /// A text or a list of texts.
@@ -260,7 +260,7 @@ pub enum TextOrParts {
 #[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
 #[schema(as = ChatPart)]
 pub struct Part {
-    /// `text`, `image_url` or `refusal`; `input_audio` and `file` are not supported.
+    /// `text`, `image_url`, `input_audio`, `audio_url` or `refusal`; `file` is not supported.
     #[serde(rename = "type")]
     pub kind: String,
     /// With `text`.
@@ -270,9 +270,12 @@ pub struct Part {
     pub image_url: Option<ImageUrl>,
     /// With `refusal`.
     pub refusal: Option<String>,
-    /// With `input_audio`.
+    /// With `input_audio`: `data`, base64, and `format`, one of wav, mp3, flac, ogg, m4a and pcm16 (mono at 16 kHz).
     #[schema(value_type = Option<Object>)]
     pub input_audio: Option<Value>,
+    /// With `audio_url`: `url`, which is `data:audio/wav;base64,…`, or an address if the server fetches.
+    #[schema(value_type = Option<Object>)]
+    pub audio_url: Option<Value>,
     /// With `file`.
     #[schema(value_type = Option<Object>)]
     pub file: Option<Value>,
@@ -487,7 +490,7 @@ impl From<engine::service::Usage> for Usage {
             prompt_tokens_details: PromptDetails {
                 cached_tokens: usage.n_cached,
                 cache_write_tokens: usage.n_stored,
-                audio_tokens: 0,
+                audio_tokens: usage.n_audio,
             },
             completion_tokens_details: CompletionDetails {
                 reasoning_tokens: usage.n_reasoning,

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::thinking::Thinking;
 use super::{OneOrMany, Real, Whole};
-use crate::body::{Images, Wire};
+use crate::body::{Media, Wire};
 
 /// What is asked.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -67,7 +67,7 @@ pub struct Request {
 }
 
 impl Wire for Request {
-    const IMAGES: Images = Images::Allowed;
+    const MEDIA: Media = Media::Allowed;
 }
 
 /// How an answer is made, and what it has to be.

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::chat::TokenLogprob;
 use super::{OneOrMany, Real, Whole};
-use crate::body::{Images, Wire};
+use crate::body::{Media, Wire};
 
 /// What is asked.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
@@ -87,7 +87,7 @@ pub struct Request {
 }
 
 impl Wire for Request {
-    const IMAGES: Images = Images::Allowed;
+    const MEDIA: Media = Media::Allowed;
 }
 
 /// A text or a list of items.
@@ -172,7 +172,7 @@ pub struct Item {
 #[derive(Debug, Clone, Default, Deserialize, Serialize, ToSchema)]
 #[schema(as = ResponseContent)]
 pub struct Content {
-    /// `input_text`, `output_text`, `input_image`, `refusal` or `reasoning_text`.
+    /// `input_text`, `output_text`, `input_image`, `input_audio`, `refusal` or `reasoning_text`.
     #[serde(rename = "type")]
     pub kind: String,
     /// With texts.
@@ -187,6 +187,10 @@ pub struct Content {
     /// With `input_image`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// With `input_audio`: `data`, base64, and `format`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub input_audio: Option<Value>,
     /// With `input_image` and `input_file`: not supported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_id: Option<String>,

@@ -10,6 +10,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use base64::Engine as _;
+use engine::Layout;
 use engine::sampling::SamplingParams;
 use engine::service::{
     About, Admission, Alternative, Channel, Event, Finish, Handle, Job, Submitted, Task, Token, Usage,
@@ -17,7 +18,7 @@ use engine::service::{
 use engine::thinking::{Markers, Reasoning};
 use serde_json::Value;
 use server::{App, Keys, Limits, Model, Options, Store, router};
-use tokenizer::{ChatFormat, Llama4Chat, Piece, SpecialTokens, Tokenizer};
+use tokenizer::{AudioIds, ChatFormat, ImageIds, Llama4Chat, Piece, SpecialTokens, Tokenizer};
 use tower::ServiceExt;
 
 /// What the engine answers where no script says otherwise.
@@ -30,6 +31,9 @@ pub fn tokenizer() -> Tokenizer {
         .collect();
     Tokenizer::from_ranks("bytes", ranks.as_bytes(), SpecialTokens::llama4()).expect("a tokenizer of bytes")
 }
+
+/// The tokens of a clip of audio, as Llama 4 with audio has them.
+pub const AUDIO_IDS: AudioIds = AudioIds { start: Some(300), audio: 301, end: Some(302) };
 
 /// What is done with a job.
 pub type Script = Arc<dyn Fn(Submitted, &Handle) + Send + Sync>;
@@ -50,6 +54,7 @@ pub struct Setup {
     pub store: Store,
     pub admission: Admission,
     pub tiles: Option<engine::media::TileConfig>,
+    pub clips: Option<engine::media::audio::ClipConfig>,
     /// Whether the model thinks where a request does not say; `None` for one that can not think.
     pub thinks: Option<bool>,
 }
@@ -69,6 +74,7 @@ impl Default for Setup {
                 channel_events: limits.channel_events,
             },
             tiles: None,
+            clips: None,
             thinks: None,
         }
     }
@@ -82,7 +88,11 @@ impl Setup {
             capacity: self.context,
             n_vocab: tokenizer.vocab_size(),
             width: 4,
-            tile_rows: self.tiles.as_ref().map(engine::media::TileConfig::tokens_per_tile),
+            layout: Layout {
+                image: ImageIds::of(&tokenizer)
+                    .zip(self.tiles.as_ref().map(engine::media::TileConfig::tokens_per_tile)),
+                audio: self.clips.is_some().then_some(AUDIO_IDS),
+            },
         };
         let (handle, mut receiver) = Handle::new(about, self.admission);
         let jobs = Arc::new(Mutex::new(Vec::new()));
@@ -109,6 +119,7 @@ impl Setup {
             format: Some(ChatFormat::Llama4(format)),
             end_tokens,
             tiles: self.tiles,
+            clips: self.clips,
             reasoning,
             sampling: SamplingParams::default(),
             handle,

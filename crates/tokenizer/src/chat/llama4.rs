@@ -83,7 +83,7 @@ impl Llama4Chat {
         tools: Option<&[Value]>,
         ending: Ending<'_>,
     ) -> Result<Vec<Segment>, ChatError> {
-        let mut prompt = Prompt { chat: self, segments: vec![Segment::Control(self.begin)], n_images: 0 };
+        let mut prompt = Prompt { chat: self, segments: vec![Segment::Control(self.begin)], n_media: 0 };
         let mut rest = messages;
         if let Some((first, others)) = messages.split_first().filter(|(first, _)| first.role == Role::System) {
             prompt.system(first, tools)?;
@@ -111,15 +111,16 @@ impl Llama4Chat {
 struct Prompt<'a> {
     chat: &'a Llama4Chat,
     segments: Vec<Segment>,
-    n_images: usize,
+    n_media: usize,
 }
 
 impl Prompt<'_> {
     /// The system turn that opens a conversation.
     fn system(&mut self, message: &Message, tools: Option<&[Value]>) -> Result<(), ChatError> {
-        if message.has_images() {
+        if message.holds(&Part::Image) {
             return Err(ChatError::conversation("a system message cannot hold an image; put it in a user message"));
         }
+        no_audio(message, "a system")?;
         let mut text = String::new();
         if let Some(tools) = tools {
             text.push_str("Environment: ipython\n");
@@ -165,8 +166,11 @@ impl Prompt<'_> {
             Role::Tool => "ipython",
         });
         if message.role == Role::Tool {
-            self.text(result(&message.content)?);
+            self.result(&message.content)?;
         } else {
+            if message.role != Role::User {
+                no_audio(message, if message.role == Role::System { "a system" } else { "an assistant's" })?;
+            }
             self.thoughts(message);
             let content = self.content(&message.content);
             match message.tool_calls.is_empty() {
@@ -197,13 +201,30 @@ impl Prompt<'_> {
         self.text(calls.iter().map(call).collect());
     }
 
-    /// The segments of content: images at their places, neighbouring texts in one.
+    /// A tool's result: clips at their places, everything else as JSON.
+    fn result(&mut self, parts: &[Part]) -> Result<(), ChatError> {
+        for run in parts.chunk_by(|a, b| *a != Part::Audio && *b != Part::Audio) {
+            if run.first() == Some(&Part::Audio) {
+                let media = self.media();
+                self.segments.push(media);
+            } else {
+                self.text(result(run)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn media(&mut self) -> Segment {
+        self.n_media += 1;
+        Segment::Media(self.n_media - 1)
+    }
+
+    /// The segments of content: images and clips at their places, neighbouring texts in one.
     fn content(&mut self, parts: &[Part]) -> Vec<Segment> {
         let mut segments = Vec::new();
-        for run in parts.chunk_by(|a, b| *a != Part::Image && *b != Part::Image) {
-            if run.first() == Some(&Part::Image) {
-                segments.push(Segment::Image(self.n_images));
-                self.n_images += 1;
+        for run in parts.chunk_by(|a, b| !a.is_media() && !b.is_media()) {
+            if run.first().is_some_and(Part::is_media) {
+                segments.push(self.media());
             } else {
                 segments.push(Segment::Text(text_of(run)));
             }
@@ -235,12 +256,20 @@ fn definitions(tools: &[Value]) -> String {
     tools.iter().map(|tool| dump(tool, Some(4)) + "\n\n").collect()
 }
 
-/// The text of parts, images left out.
+/// Refuses audio in a message of the system or the model.
+fn no_audio(message: &Message, whose: &str) -> Result<(), ChatError> {
+    match message.holds(&Part::Audio) {
+        true => Err(ChatError::conversation(format!("{whose} message cannot hold audio; put it in a user message"))),
+        false => Ok(()),
+    }
+}
+
+/// The text of parts, images and clips left out.
 pub(super) fn text_of(parts: &[Part]) -> String {
     let text = |part: &Part| match part {
         Part::Text(text) => text.clone(),
         Part::Json(value) => dump(value, None),
-        Part::Image => String::new(),
+        Part::Image | Part::Audio => String::new(),
     };
     parts.iter().map(text).collect()
 }

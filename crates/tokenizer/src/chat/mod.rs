@@ -32,10 +32,19 @@ pub enum Role {
 pub enum Part {
     /// Text. Neighbouring texts of a message are one text.
     Text(String),
-    /// An image; images are numbered through the whole conversation, from 0.
+    /// An image; images and clips are numbered together through the whole conversation, from 0.
     Image,
+    /// A clip of audio.
+    Audio,
     /// A structured tool result, written as JSON.
     Json(Value),
+}
+
+impl Part {
+    /// Whether it is an image or a clip, which stand in a prompt as rows of their own.
+    pub fn is_media(&self) -> bool {
+        matches!(self, Self::Image | Self::Audio)
+    }
 }
 
 /// A call that the model made.
@@ -75,8 +84,8 @@ impl Message {
         Self { role, content, reasoning: None, tool_calls: Vec::new(), tool_call_id: None }
     }
 
-    fn has_images(&self) -> bool {
-        self.content.contains(&Part::Image)
+    fn holds(&self, part: &Part) -> bool {
+        self.content.contains(part)
     }
 }
 

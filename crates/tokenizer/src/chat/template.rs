@@ -155,12 +155,12 @@ impl ChatTemplate {
     }
 
     /// Appends the segments of what the template itself wrote.
-    fn recognise(&self, own: &str, segments: &mut Vec<Segment>, n_images: &mut usize) {
+    fn recognise(&self, own: &str, segments: &mut Vec<Segment>, n_media: &mut usize) {
         let mut each = |found: Found| match found {
             Found::Text(text) => append(segments, text),
             Found::Token(id) if Some(id) == self.image => {
-                segments.push(Segment::Image(*n_images));
-                *n_images += 1;
+                segments.push(Segment::Media(*n_media));
+                *n_media += 1;
             }
             Found::Token(id) => segments.push(Segment::Control(id)),
         };
@@ -200,18 +200,20 @@ impl Job<'_> {
             .rendered(&opaque, BASE_FUEL.saturating_add(n_bytes as u64 / 4))
             .map_err(|e| ChatError::template(format!("{e:#}")))?;
         let mut segments = Vec::new();
-        let mut n_images = 0;
+        let mut n_media = 0;
         for stretch in opaque.stretches(&rendered).map_err(ChatError::template)? {
             match stretch {
-                Stretch::Own(own) => self.template.recognise(&own, &mut segments, &mut n_images),
+                Stretch::Own(own) => self.template.recognise(&own, &mut segments, &mut n_media),
                 Stretch::Given(text) => append(&mut segments, &text),
             }
         }
-        let n_given = self.messages.iter().flat_map(|m| &m.content).filter(|part| **part == Part::Image).count();
-        if n_images == n_given {
+        let n_given = self.messages.iter().flat_map(|m| &m.content).filter(|part| part.is_media()).count();
+        if n_media == n_given {
             return Ok(segments);
         }
-        Err(ChatError::template(format!("it wrote {n_images} of {n_given} images; the model may not take images")))
+        Err(ChatError::template(format!(
+            "it wrote {n_media} of {n_given} images and clips; the model may not take them"
+        )))
     }
 
     /// Everything that is not the template's own, for choosing marks that do not occur in it.
@@ -281,7 +283,7 @@ impl Shown<'_> {
             Role::Assistant => "assistant",
             Role::Tool => "tool",
         };
-        let content = match message.has_images() || content == Content::Parts {
+        let content = match message.content.iter().any(Part::is_media) || content == Content::Parts {
             true => message.content.iter().map(|part| self.part(part)).collect(),
             false => self.text(&text_of(&message.content)),
         };
@@ -301,6 +303,7 @@ impl Shown<'_> {
     fn part(&self, part: &Part) -> Value {
         match part {
             Part::Image => map([("type", Value::from("image"))]),
+            Part::Audio => map([("type", Value::from("audio"))]),
             _ => map([("type", Value::from("text")), ("text", self.text(&text_of(std::slice::from_ref(part))))]),
         }
     }

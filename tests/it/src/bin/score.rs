@@ -37,7 +37,7 @@ impl Scorer {
         ensure!(!ids.is_empty(), "nothing follows nothing");
         let mut sequence = Sequence::default();
         let known = ids.iter().map(|id| Known::Token(*id)).collect();
-        self.engine.set(&mut sequence, Content { known, images: Vec::new() })?;
+        self.engine.set(&mut sequence, Content { known, media: Vec::new() })?;
         let logits = self.engine.prefill(&mut sequence, &mut |_, _| {})?;
         self.engine.release(sequence);
         Ok(logits)

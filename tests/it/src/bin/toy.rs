@@ -1,4 +1,4 @@
-//! Writes a model that answers nonsense, always the same, in no time: what clients of the server are tested with.
+//! Writes a model that sees, hears and answers nonsense, in no time: what clients of the server are tested with.
 //!
 //! usage: `cargo run -p it --bin toy FOLDER`
 
@@ -8,5 +8,6 @@ use anyhow::{Context, Result};
 
 fn main() -> Result<()> {
     let folder = std::env::args_os().nth(1).map(PathBuf::from).context("usage: toy FOLDER")?;
-    it::speaking::write(&folder)
+    it::speaking::write(&folder)?;
+    it::speaking::add_ears(&folder)
 }

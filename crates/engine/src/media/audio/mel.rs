@@ -291,27 +291,30 @@ impl Features {
     }
 
     /// What the encoder takes, one chunk after the other.
-    pub fn chunks(&self) -> impl ExactSizeIterator<Item = MelChunk> + '_ {
+    pub fn chunks(&self) -> impl Iterator<Item = MelChunk> + '_ {
+        (0..).map_while(|index| self.chunk(index))
+    }
+
+    /// The chunk of this number, from 0; `None` behind the last.
+    pub fn chunk(&self, index: usize) -> Option<MelChunk> {
         let chunk_frames = self.settings.chunk_frames;
-        (0..self.n_valid.div_ceil(chunk_frames)).map(move |chunk| {
-            let begin = chunk * chunk_frames;
-            let n_copied = chunk_frames.min(self.n_frames - begin);
-            // Padded to the hop, frames end with the clip, and what does not exist is 0.
-            let absent = match self.settings.pad_to {
-                PadTo::Chunk => self.silence,
-                PadTo::Hop => 0.0,
-            };
-            let mut values = vec![absent; self.settings.n_mels * chunk_frames];
-            for (to, from) in values.chunks_exact_mut(chunk_frames).zip(self.values.chunks_exact(self.n_frames)) {
-                to[..n_copied].copy_from_slice(&from[begin..begin + n_copied]);
-            }
-            MelChunk { values, n_valid: chunk_frames.min(self.n_valid - begin) }
-        })
+        let begin = index.checked_mul(chunk_frames).filter(|begin| *begin < self.n_valid)?;
+        let n_copied = chunk_frames.min(self.n_frames - begin);
+        // Padded to the hop, frames end with the clip, and what does not exist is 0.
+        let absent = match self.settings.pad_to {
+            PadTo::Chunk => self.silence,
+            PadTo::Hop => 0.0,
+        };
+        let mut values = vec![absent; self.settings.n_mels * chunk_frames];
+        for (to, from) in values.chunks_exact_mut(chunk_frames).zip(self.values.chunks_exact(self.n_frames)) {
+            to[..n_copied].copy_from_slice(&from[begin..begin + n_copied]);
+        }
+        Some(MelChunk { values, n_valid: chunk_frames.min(self.n_valid - begin) })
     }
 }
 
 /// One chunk of features.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct MelChunk {
     /// `[M, C]`.
     pub values: Vec<f32>,

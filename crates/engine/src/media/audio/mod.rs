@@ -1,6 +1,6 @@
 //! From the bytes of an audio file, or a stream of samples, to what the audio tower takes.
 //!
-//! [`decode`] → [`Clip`], mono at 16 kHz → [`LogMel::features`] → [`Features::chunks`]. Audio that comes in pieces goes
+//! [`decode`] → [`Clip`], mono at 16 kHz → [`ClipConfig::sound`] → [`Sound`], whose [`Features::chunks`] the tower takes. Audio that comes in pieces goes
 //! through a [`Pcm16Stream`] and then a [`MelStream`], or a [`ClipBuffer`] where features depend on the whole clip. How many
 //! tokens a clip becomes is a function of its length: [`AudioShape::clip`].
 
@@ -9,20 +9,24 @@ mod compressed;
 mod cost;
 mod error;
 mod fft;
+mod gate;
 mod math;
 mod mel;
 mod mp4;
 mod ogg;
 mod resample;
 mod sink;
+mod sound;
 mod stream;
 mod wav;
 
 pub use clip::{AudioInfo, Clip, check_count, decode, probe};
 pub use cost::{AudioCost, AudioShape, PaddingMode};
 pub use error::{AudioError, AudioErrorKind, AudioFormat};
+pub use gate::{Change, Gate, GateSettings};
 pub use mel::{Features, HOP, LogMel, MelChunk, MelError, MelSettings, PadTo};
 pub use resample::Resampler;
+pub use sound::{ClipConfig, Sound};
 pub use stream::{ClipBuffer, Columns, Committed, MelStream, Pcm16Stream};
 
 /// Samples a second that features are made of.

@@ -1,11 +1,11 @@
-//! Encoded images, kept for prompts that show them again.
+//! Encoded images and clips, kept for prompts that hold them again.
 
 use std::collections::HashMap;
 
 use super::Owner;
 
-/// Images by owner and [hash](crate::prompt::image_hash); the least recently used go first.
-pub(super) struct Pictures<T> {
+/// Their rows by owner and [hash](crate::media::Media::hash); the least recently used go first.
+pub(super) struct Rows<T> {
     by_key: HashMap<(Owner, u64), Kept<T>>,
     bytes: usize,
     most_bytes: usize,
@@ -18,13 +18,13 @@ struct Kept<T> {
     used: u64,
 }
 
-impl<T: Clone> Pictures<T> {
+impl<T: Clone> Rows<T> {
     /// Room for `most_bytes`.
     pub(super) fn new(most_bytes: usize) -> Self {
         Self { by_key: HashMap::new(), bytes: 0, most_bytes, clock: 0 }
     }
 
-    /// The rows of an image that was kept.
+    /// What was kept of an image or a clip.
     pub(super) fn find(&mut self, key: (Owner, u64)) -> Option<T> {
         self.clock += 1;
         let kept = self.by_key.get_mut(&key)?;
@@ -55,13 +55,13 @@ mod tests {
     #[test]
     fn the_least_recently_used_goes_and_owners_are_apart() {
         let owner = |key| Owner { key, salt: 0 };
-        let mut pictures = Pictures::new(10);
-        pictures.keep((owner(1), 7), "a", 4);
-        pictures.keep((owner(1), 8), "b", 4);
-        assert_eq!((pictures.find((owner(1), 7)), pictures.find((owner(2), 7))), (Some("a"), None));
-        pictures.keep((owner(1), 9), "c", 4);
-        assert_eq!((pictures.find((owner(1), 8)), pictures.bytes), (None, 8));
-        pictures.keep((owner(1), 10), "too large", 11);
-        assert_eq!((pictures.find((owner(1), 10)), pictures.find((owner(1), 9))), (None, Some("c")));
+        let mut kept = Rows::new(10);
+        kept.keep((owner(1), 7), "a", 4);
+        kept.keep((owner(1), 8), "b", 4);
+        assert_eq!((kept.find((owner(1), 7)), kept.find((owner(2), 7))), (Some("a"), None));
+        kept.keep((owner(1), 9), "c", 4);
+        assert_eq!((kept.find((owner(1), 8)), kept.bytes), (None, 8));
+        kept.keep((owner(1), 10), "too large", 11);
+        assert_eq!((kept.find((owner(1), 10)), kept.find((owner(1), 9))), (None, Some("c")));
     }
 }

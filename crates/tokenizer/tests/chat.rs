@@ -255,7 +255,7 @@ fn a_template_marks_images() {
     assert_eq!(images, [&Segment::Media(0), &Segment::Media(1)]);
     let (_, chat) = template("{% for m in messages %}{{ m.role }}{% endfor %}");
     let refused = chat.render(&messages, None, Ending::Message).expect_err("the template loses the images");
-    assert_eq!(refused.to_string(), "chat template: it wrote 0 of 2 images; the model may not take images");
+    assert_eq!(refused.to_string(), "chat template: it wrote 0 of 2 images and clips; the model may not take them");
 }
 
 /// What a template writes for a conversation, spelled.

@@ -351,7 +351,10 @@ impl Session {
                     content.push(Part::Image);
                 }
                 _ => {
-                    return Err(Error::field(format!("{field}.type"), "must be input_text, input_audio or input_image"));
+                    return Err(Error::field(
+                        format!("{field}.type"),
+                        "must be input_text, input_audio or input_image",
+                    ));
                 }
             }
         }

@@ -75,7 +75,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         found = list(recordings(options.paths, folder))
-        chosen = found[:: max(1, len(found) // options.count)][: options.count]
+        places = np.linspace(0, len(found) - 1, min(options.count, len(found)))
+        chosen = [found[int(place)] for place in places]
         print(f"{len(chosen)} of {len(found)} recordings")
         files = []
         for i, path in enumerate(chosen):

@@ -259,6 +259,17 @@ fn audio_whose_pictures_are_bombs_is_decoded_without_them() {
 }
 
 #[test]
+fn audio_with_a_wrong_checksum_is_refused() {
+    // Of Ogg's last page, and of all samples in FLAC's description.
+    for (name, at) in [("tone_16k.ogg", 4000), ("tone_16k.flac", 30)] {
+        let mut bytes = file(name);
+        bytes[at] ^= 1;
+        let error = decoded(&bytes).unwrap_err();
+        assert!(error.to_string().contains("checksum"), "{name}: {error}");
+    }
+}
+
+#[test]
 fn audio_that_is_not_what_was_said_names_both() {
     let limits = Limits::default();
     let flac = file("tone_16k.flac");

@@ -49,6 +49,7 @@ fn audio_features_are_the_formulas() {
     check(&tensors, "wave/a", "mel/a/chunk128/library", settings(128, 100), LIBRARY);
     let hop = MelSettings { pad_to: PadTo::Hop, ..settings(80, 100) };
     check(&tensors, "wave/a", "mel/a/hop80", hop, EXACT);
+    check(&tensors, "wave/b", "mel/b/hop80", hop, EXACT);
     check(&tensors, "wave/a", "mel/a/fixed80", MelSettings { log_mel_max: Some(1.5), ..hop }, EXACT);
 }
 

@@ -3,9 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::compressed::Opened;
-use super::sink::Terms;
+use super::sink::{Sink, Terms};
 use super::wav::Wav;
-use super::{AudioError, AudioFormat, RATE_HZ};
+use super::{AudioError, AudioFormat, RATE_HZ, Resampler};
 use crate::limits::Limits;
 
 /// Mono samples at 16 kHz: at least one, and all finite.
@@ -101,10 +101,9 @@ pub fn probe(bytes: &[u8], declared: Option<AudioFormat>, limits: &Limits) -> Re
             }
         })
     })?;
-    let terms = Terms { limits, cancelled: &|| false };
     // For the check of the rate.
-    super::sink::Sink::new(rate_hz, n_channels, terms)?;
-    let n_samples = n_frames.and_then(|n_frames| super::Resampler::new(rate_hz).map(|rate| rate.n_out(n_frames)));
+    Sink::new(rate_hz, n_channels, Terms { limits, cancelled: &|| false })?;
+    let n_samples = n_frames.zip(Resampler::new(rate_hz)).map(|(n_frames, resampler)| resampler.n_out(n_frames));
     Ok(AudioInfo { format, rate_hz, n_channels, n_samples })
 }
 

@@ -9,6 +9,9 @@ use super::{AudioError, Features, MelError, RATE_HZ, Resampler};
 use crate::limits::Limits;
 
 /// Mono, little-endian, signed 16-bit samples at any allowed rate, in pieces of any number of bytes, to samples at 16 kHz.
+///
+/// The same samples as [`decode`](super::decode) on all bytes at once, to the bit. How long a stream may be is for what comes
+/// behind it to say: [`MelStream`], [`ClipBuffer`].
 #[derive(Debug, Clone)]
 pub struct Pcm16Stream {
     resampler: Resampler,

@@ -263,8 +263,20 @@ fn bad_input_is_named_with_the_way_out() {
 
 #[test]
 fn no_command_has_more_than_25_flags() {
-    let commands =
-        ["run", "serve", "bench", "plan", "ps", "config", "inspect", "quantize", "trace", "tokenize", "completions"];
+    let commands = [
+        "run",
+        "serve",
+        "bench",
+        "plan",
+        "ps",
+        "config",
+        "inspect",
+        "quantize",
+        "graft-audio",
+        "trace",
+        "tokenize",
+        "completions",
+    ];
     for command in commands {
         let help = ok(&[command, "--help"], "");
         let n_flags = help.lines().filter(|line| line.trim_start().starts_with('-')).count();

@@ -19,7 +19,7 @@ mod lora;
 mod mmap;
 mod stored;
 
-pub use checkpoint::{Checkpoint, Kind, TokenizerFiles};
+pub use checkpoint::{Checkpoint, EncoderSource, Kind, TokenizerFiles};
 pub use config::{AudioPreprocessorConfig, GenerationConfig, ModelConfig, PreprocessorConfig, ReasoningConfig};
 pub use error::FormatError;
 pub use gguf::Gguf;

@@ -249,7 +249,7 @@ fn another_model_is_refused_by_name() {
     assert!(matches!(error, FormatError::Unsupported { .. }));
     assert_eq!(
         error.to_string(),
-        "config.json: model_type: \"mamba2\" is not supported; \"llama4\", \"llama4_text\" and \"llama\" are"
+        "config.json: model_type: \"mamba2\" is not supported; \"llama4\", \"llama4_text\", \"llama\", \"voxtral\" and \"ultravox\" are"
     );
     let error = parse(r#"{"model_type":"llama4"}"#).unwrap_err();
     assert_eq!(error.to_string(), "config.json: text_config is missing");

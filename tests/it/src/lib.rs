@@ -4,6 +4,7 @@
 //! checked by naming their parent in `PUNA_GOLDENS`.
 
 pub mod exported;
+pub mod hearing;
 pub mod serving;
 pub mod speaking;
 
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use formats::{Checkpoint, DType, Tensor};
-use llama::{Batch, Cache, Input, Model, PageRun, Row, Site};
+use llama::{AudioChunk, Batch, Cache, Input, Model, PageRun, Row, Site};
 use tensor::{Device, Format, KvFormat, PAGE_LEN};
 
 /// Folders of toy checkpoints: the repository's, then those under `PUNA_GOLDENS`.
@@ -110,6 +111,8 @@ pub struct Toy<D: Device> {
     pub model: Model<D>,
     /// The token that image features replace.
     pub patch: Option<u32>,
+    /// The token that rows of audio replace.
+    pub audio: Option<u32>,
 }
 
 impl<D: Device> Toy<D> {
@@ -120,7 +123,9 @@ impl<D: Device> Toy<D> {
     pub fn load(dev: D, folder: &Path) -> Result<Self> {
         let checkpoint = Checkpoint::open(folder)?;
         let model = Model::load(&dev, &checkpoint, &mut |_| {})?;
-        Ok(Self { dev, model, patch: checkpoint.config.image_tokens.as_ref().map(|tokens| tokens.patch) })
+        let patch = checkpoint.config.image_tokens.as_ref().map(|tokens| tokens.patch);
+        let audio = checkpoint.config.audio.as_ref().map(|audio| audio.tokens.audio);
+        Ok(Self { dev, model, patch, audio })
     }
 
     /// Runs `ids` in pieces of `piece` rows and returns every tensor seen, rows of all pieces (tiles) one after
@@ -129,17 +134,36 @@ impl<D: Device> Toy<D> {
     /// # Errors
     /// If the model refuses a step.
     pub fn run(&self, ids: &[u32], pixels: Option<&[f32]>, piece: usize) -> Result<BTreeMap<String, Vec<f32>>> {
+        self.run_heard(ids, pixels, &[], piece)
+    }
+
+    /// As [`run`](Self::run), with the chunks of a clip.
+    ///
+    /// # Errors
+    /// If the model refuses a step.
+    pub fn run_heard(
+        &self,
+        ids: &[u32],
+        pixels: Option<&[f32]>,
+        chunks: &[AudioChunk<'_>],
+        piece: usize,
+    ) -> Result<BTreeMap<String, Vec<f32>>> {
         let mut seen: BTreeMap<String, Vec<f32>> = BTreeMap::new();
         let mut probe = |dev: &D, site: Site, x: &D::Tensor| {
             seen.entry(site.to_string()).or_default().extend(dev.download(x));
         };
-        let features = match (pixels, &self.model.vision) {
+        let image = match (pixels, &self.model.vision) {
             (Some(pixels), Some(vision)) => Some(vision.forward(&self.dev, pixels, &mut probe)?),
             (None, _) => None,
             (Some(_), None) => bail!("pixels for a model without a vision tower"),
         };
-        let inputs = self.inputs(ids, features.as_ref().map_or(0, |x| self.dev.shape(x)[0]))?;
-        let features: Vec<&D::Tensor> = features.iter().collect();
+        let audio = match (chunks.is_empty(), &self.model.audio) {
+            (false, Some(audio)) => Some(audio.forward(&self.dev, chunks, &mut probe)?),
+            (true, _) => None,
+            (false, None) => bail!("chunks for a model that does not hear"),
+        };
+        let inputs = self.inputs(ids, [(self.patch, image.as_ref()), (self.audio, audio.as_ref())])?;
+        let features: Vec<&D::Tensor> = image.iter().chain(&audio).collect();
         let (mut cache, pages) = self.cache(ids.len())?;
         let run = PageRun { pages: &pages, first_position: 0 };
         for begin in (0..ids.len()).step_by(piece) {
@@ -163,20 +187,18 @@ impl<D: Device> Toy<D> {
         Ok((cache, (0..u32::try_from(n_pages)?).rev().collect()))
     }
 
-    fn inputs(&self, ids: &[u32], n_features: usize) -> Result<Vec<Input>> {
-        let mut n_used = 0;
-        let inputs = ids
-            .iter()
-            .map(|&id| {
-                if n_features > 0 && Some(id) == self.patch {
-                    n_used += 1;
-                    Input::Feature { features: 0, row: n_used - 1 }
-                } else {
-                    Input::Token(id)
-                }
-            })
-            .collect();
-        ensure!(n_used == n_features, "{n_used} placeholders for {n_features} feature rows");
+    /// Tokens, and in the places of each kind's token the rows of that kind, which are stacked in order.
+    fn inputs(&self, ids: &[u32], kinds: [(Option<u32>, Option<&D::Tensor>); 2]) -> Result<Vec<Input>> {
+        let mut inputs: Vec<Input> = ids.iter().map(|id| Input::Token(*id)).collect();
+        let mut features = 0;
+        for (token, x) in kinds {
+            let Some(x) = x else { continue };
+            let places = inputs.iter_mut().filter(|input| token.is_some_and(|token| **input == Input::Token(token)));
+            let n_used = places.enumerate().map(|(row, input)| *input = Input::Feature { features, row }).count();
+            let n_rows = self.dev.shape(x)[0];
+            ensure!(n_used == n_rows, "{n_used} placeholders for {n_rows} feature rows");
+            features += 1;
+        }
         Ok(inputs)
     }
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod completions;
 mod config;
+mod graft_audio;
 mod inspect;
 mod plan;
 mod ps;
@@ -34,6 +35,8 @@ pub enum Command {
     Inspect(inspect::Inspect),
     /// Write a model in another format
     Quantize(quantize::Quantize),
+    /// Give a Llama 4 model ears: an encoder of Whisper's or Voxtral's
+    GraftAudio(graft_audio::GraftAudio),
     /// Write every intermediate tensor of a forward pass to a file
     Trace(trace::Trace),
     /// Show the token ids of a text
@@ -58,6 +61,7 @@ impl Command {
             Self::Plan(command) => return command.run(),
             Self::Config(command) => return command.run(top),
             Self::Bench(command) => command.run()?,
+            Self::GraftAudio(command) => command.run()?,
             Self::Inspect(command) => command.run()?,
             Self::Trace(command) => command.run()?,
             Self::Tokenize(command) => command.run()?,

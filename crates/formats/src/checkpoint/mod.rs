@@ -1,5 +1,6 @@
 //! A checkpoint: a model's config, its tensors and the files around them, from whatever form it comes in.
 
+mod beside;
 pub(crate) mod folder;
 mod index;
 mod split;
@@ -8,7 +9,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::config::{
-    AudioPreprocessorConfig, CONFIG_LIMIT_BYTES, GenerationConfig, ModelConfig, PreprocessorConfig, ReasoningConfig,
+    AudioEncoderConfig, AudioPreprocessorConfig, CONFIG_LIMIT_BYTES, GenerationConfig, ModelConfig, PreprocessorConfig,
+    ReasoningConfig,
 };
 use crate::gguf::Metadata;
 use crate::{FormatError, Gguf, Tensor, json, map_file, safetensors};
@@ -43,6 +45,37 @@ pub struct Checkpoint {
     pub tokenizer: TokenizerFiles,
 }
 
+/// An audio encoder on disk: a Whisper or Voxtral folder, or any that has one.
+#[derive(Debug, Clone)]
+pub struct EncoderSource {
+    /// What the encoder is.
+    pub config: AudioEncoderConfig,
+    /// All tensors of the folder by name, the encoder's among them.
+    pub tensors: BTreeMap<String, Tensor>,
+}
+
+impl EncoderSource {
+    /// Opens the folder `path`.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`]; [`FormatError::Unsupported`] for a model that does not hear.
+    pub fn open(path: &Path) -> Result<Self, FormatError> {
+        let folder = Folder::open(path)?;
+        let file = folder.find("config.json")?.ok_or_else(|| folder.missing("config.json"))?;
+        let json = json::read(&file, CONFIG_LIMIT_BYTES)?;
+        let config = match ModelConfig::parse_whisper(&file, &json) {
+            Ok(encoder) => encoder,
+            Err(FormatError::Unsupported { field, .. }) if field == "model_type" => {
+                let audio = ModelConfig::parse(&file, &json)?.audio;
+                let none = || FormatError::unsupported(&file, "audio_config", "is not there: this model does not hear");
+                audio.ok_or_else(none)?.encoder
+            }
+            Err(other) => return Err(other),
+        };
+        Ok(Self { config, tensors: tensors_of(path, &folder)? })
+    }
+}
+
 /// The form of a checkpoint.
 #[derive(Debug, Clone)]
 pub enum Kind {
@@ -71,6 +104,9 @@ impl Checkpoint {
     /// Opens `path`: a Hugging Face folder (one safetensors file, or shards with an index), a folder with one GGUF model,
     /// a GGUF or packed file (or any part of a split one), a safetensors file with `config.json` beside it, or a `.json` config
     /// alone.
+    ///
+    /// An Ultravox folder without an encoder or a text model takes them from folders beside it that are called like the
+    /// repositories which its config names.
     ///
     /// A file with `mmproj` in its name beside a `llama4` GGUF is taken for its projector; of several, the first by
     /// name.
@@ -130,11 +166,7 @@ impl Checkpoint {
     fn open_folder(path: &Path) -> Result<Self, FormatError> {
         let folder = Folder::open(path)?;
         let config = folder.find("config.json")?.ok_or_else(|| FormatError::missing(path, "config.json"))?;
-        let tensors = match (folder.find("model.safetensors")?, folder.find(index::NAME)?) {
-            (Some(file), _) => by_name(safetensors::parse(&file, &map_file(&file)?)?),
-            (None, Some(index)) => index::open(&folder, &index)?,
-            (None, None) => return Err(FormatError::missing(path, &format!("model.safetensors or {}", index::NAME))),
-        };
+        let tensors = tensors_of(path, &folder)?;
         Self::around(path, &folder, &config, tensors)
     }
 
@@ -160,9 +192,11 @@ impl Checkpoint {
         path: &Path,
         folder: &Folder,
         config: &Path,
-        tensors: BTreeMap<String, Tensor>,
+        mut tensors: BTreeMap<String, Tensor>,
     ) -> Result<Self, FormatError> {
-        let config = ModelConfig::parse(config, &json::read(config, CONFIG_LIMIT_BYTES)?)?;
+        let json = json::read(config, CONFIG_LIMIT_BYTES)?;
+        let beside = if tensors.is_empty() { Vec::new() } else { beside::add(path, config, &json, &mut tensors)? };
+        let config = ModelConfig::parse_with(config, &json, &beside)?;
         Ok(Self {
             path: path.into(),
             kind: Kind::HuggingFace,
@@ -205,6 +239,15 @@ impl Checkpoint {
             projector,
             tokenizer: TokenizerFiles::default(),
         })
+    }
+}
+
+/// The tensors of the folder `path`: of one file, or of all that an index names.
+fn tensors_of(path: &Path, folder: &Folder) -> Result<BTreeMap<String, Tensor>, FormatError> {
+    match (folder.find("model.safetensors")?, folder.find(index::NAME)?) {
+        (Some(file), _) => Ok(by_name(safetensors::parse(&file, &map_file(&file)?)?)),
+        (None, Some(index)) => index::open(folder, &index),
+        (None, None) => Err(FormatError::missing(path, &format!("model.safetensors or {}", index::NAME))),
     }
 }
 

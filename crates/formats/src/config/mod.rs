@@ -266,7 +266,15 @@ impl ModelConfig {
     /// [`FormatError::Corrupt`] for values that contradict each other or their key; [`FormatError::Missing`] for keys
     /// without a published default.
     pub fn parse(file: &Path, json: &[u8]) -> Result<Self, FormatError> {
-        let map = json::parse(file, json, &KEYS)?;
+        Self::parse_with(file, json, &[])
+    }
+
+    /// As [`parse`](Self::parse), with sections by key from files of their own in place of those in `json`.
+    pub(crate) fn parse_with(file: &Path, json: &[u8], beside: &[(&str, Vec<u8>)]) -> Result<Self, FormatError> {
+        let mut map = json::parse(file, json, &KEYS)?;
+        for (key, json) in beside {
+            map.insert((*key).into(), Node::Object(json::parse(file, json, &KEYS)?));
+        }
         let top = Section::new(file, &map);
         let model_type = top.text("model_type")?.ok_or_else(|| top.missing("model_type"))?;
         let (architecture, text_section) = match model_type {

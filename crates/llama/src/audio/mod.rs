@@ -37,9 +37,9 @@ pub struct AudioChunk<'a> {
 }
 
 /// Where the parts of a model lie in its files.
-struct Prefixes {
+pub(crate) struct Prefixes {
     /// Before the encoder's names; the first that the files have.
-    encoder: &'static [&'static str],
+    pub(crate) encoder: &'static [&'static str],
     projector: &'static [&'static str],
 }
 
@@ -53,7 +53,7 @@ const DENSE: Prefixes = Prefixes {
 };
 
 /// A lone Whisper encoder.
-const WHISPER: Prefixes =
+pub(crate) const WHISPER: Prefixes =
     Prefixes { encoder: &["model.encoder.", "encoder.", "audio_tower.", "model.audio_tower."], projector: &[] };
 
 impl<D: Device> Audio<D> {

@@ -8,7 +8,7 @@ use cpu::{Cpu, ExpertStats};
 use engine::media::audio::{self, AudioError};
 use engine::media::{Extent, decode, preprocess};
 use engine::thinking::{Ask, Reasoning};
-use engine::{Content, Encoded, Engine, Event, Finished, Known, Limits, Request, Sequence};
+use engine::{Content, Encoded, Engine, Event, Finished, Known, Layout, Limits, Request, Sequence};
 use formats::{GenerationConfig, Lora};
 use tensor::Device;
 use tokenizer::{ChatFormat, Ending, Message, Part, Piece, Role, ThinkingVariables, Tokenizer, encode_segments};
@@ -123,6 +123,11 @@ impl<D: Device> Chat<D> {
     /// What the model's makers recommend for sampling.
     pub fn generation(&self) -> &GenerationConfig {
         &self.generation
+    }
+
+    /// How images and clips lie in prompts.
+    pub fn layout(&self) -> Layout {
+        self.senses.layout()
     }
 
     /// Tokens that end an answer.

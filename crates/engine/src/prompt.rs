@@ -29,6 +29,11 @@ impl Layout {
         pieces.iter().map(piece).fold(0, usize::saturating_add)
     }
 
+    /// Biases that keep the tokens of clips out of answers: they stand for rows, which a model does not write.
+    pub fn biases(&self) -> impl Iterator<Item = (u32, f32)> {
+        self.audio.into_iter().flat_map(|ids| ids.all()).map(|id| (id, f32::NEG_INFINITY))
+    }
+
     /// Of those, the positions of clips.
     pub fn n_audio(&self, pieces: &[Piece], media: &[Media]) -> usize {
         let extent = |piece: &Piece| match piece {

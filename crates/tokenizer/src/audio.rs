@@ -18,12 +18,12 @@ impl AudioIds {
     }
 
     /// All of them.
-    pub fn all(&self) -> impl Iterator<Item = u32> {
+    pub fn all(self) -> impl Iterator<Item = u32> {
         [self.start, Some(self.audio), self.end].into_iter().flatten()
     }
 
     /// The tokens of a clip of `n_rows`: its chunks stand behind each other with nothing between them.
-    pub fn block(&self, n_rows: usize) -> impl Iterator<Item = u32> {
+    pub fn block(self, n_rows: usize) -> impl Iterator<Item = u32> {
         self.start.into_iter().chain(std::iter::repeat_n(self.audio, n_rows)).chain(self.end)
     }
 }

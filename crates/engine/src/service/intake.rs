@@ -69,7 +69,7 @@ impl Intake<'_> {
             is_ready: job.media.is_empty(),
             deadline: job.deadline,
         };
-        let work = work(job.task, job.prompt_logprobs);
+        let work = work(job.task, job.prompt_logprobs, self.layout);
         let medium = |((encoded, _), media): (&(Encoded<()>, _), Media)| Medium {
             hash: encoded.hash,
             rest: Some(media),
@@ -81,14 +81,17 @@ impl Intake<'_> {
     }
 }
 
-fn work<'t>(task: Task, prompt_logprobs: Option<usize>) -> Work<'t> {
+fn work<'t>(task: Task, prompt_logprobs: Option<usize>, layout: &Layout) -> Work<'t> {
     match task {
-        Task::Generate { n_samples, sampling, constraint, stop, logprobs, thinking } => Work::Generate {
-            recipe: Box::new(Recipe { sampling, constraint, stop, logprobs, thinking }),
-            n_samples: n_samples.max(1),
-            answers: Vec::new(),
-            prompt: prompt_logprobs.map(PromptScores::new),
-        },
+        Task::Generate { n_samples, mut sampling, constraint, stop, logprobs, thinking } => {
+            sampling.logit_bias.extend(layout.biases());
+            Work::Generate {
+                recipe: Box::new(Recipe { sampling, constraint, stop, logprobs, thinking }),
+                n_samples: n_samples.max(1),
+                answers: Vec::new(),
+                prompt: prompt_logprobs.map(PromptScores::new),
+            }
+        }
         Task::Embed => Work::Embed(Mean::default()),
     }
 }

@@ -251,7 +251,7 @@ impl<D: Device> Layer<D> {
         let sources = parts.map(|part| loader.source(&weight(part), Orientation::OutIn, [1, width, width]));
         let sources = sources.into_iter().collect::<Result<Vec<_>, _>>()?;
         // Keys have no bias.
-        let [q, _, v] = parts.map(|part| bias(part));
+        let [q, _, v] = parts.map(bias);
         let biases = [loader.values(&q, width)?, vec![0.0; width], loader.values(&v, width)?];
         Ok(Self {
             attention_norm: Norm::load(loader, &format!("{prefix}.self_attn_layer_norm"), width)?,
@@ -297,8 +297,8 @@ pub fn sinusoids(n_frames: usize, width: usize) -> Vec<f32> {
     let mut values = Vec::with_capacity(n_frames * width);
     for frame in 0..n_frames {
         let angles = || rates.iter().map(|rate| math::sin_cos(rate * frame as f64));
-        values.extend(angles().map(|(sin, _)| sin as f32));
-        values.extend(angles().map(|(_, cos)| cos as f32));
+        values.extend(angles().map(|(sin, _)| sin));
+        values.extend(angles().map(|(_, cos)| cos));
         values.resize((frame + 1) * width, 0.0);
     }
     values

@@ -316,7 +316,7 @@ pub fn chat_template(checkpoint: &Checkpoint, tokenizer: Option<&Tokenizer>) -> 
 /// How the model wants conversations: Llama 4's format is code; another checkpoint's is its own template. `None` for
 /// models that were not trained for conversations.
 pub fn chat_format(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Result<Option<ChatFormat>> {
-    if checkpoint.config.architecture != Architecture::Llama
+    if matches!(checkpoint.config.architecture, Architecture::Llama4 | Architecture::Llama4Text)
         && let Ok(chat) = Llama4Chat::new(tokenizer)
     {
         return Ok(Some(ChatFormat::Llama4(match reasoning(checkpoint, tokenizer) {

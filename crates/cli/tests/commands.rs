@@ -279,8 +279,10 @@ fn no_command_has_more_than_25_flags() {
     ];
     for command in commands {
         let help = ok(&[command, "--help"], "");
-        let n_flags = help.lines().filter(|line| line.trim_start().starts_with('-')).count();
-        assert!((1..=25).contains(&n_flags), "{command}: {n_flags}");
+        // Beside the one for help.
+        let is_flag = |line: &&str| line.trim_start().starts_with('-') && !line.contains("--help");
+        let n_flags = help.lines().filter(is_flag).count();
+        assert!(n_flags <= 25, "{command}: {n_flags}");
     }
     assert!(ok(&["--help"], "").lines().count() <= 24);
     assert!(ok(&["completions", "bash"], "").contains("complete"));

@@ -23,6 +23,8 @@ pub struct Request {
     pub max_tokens: Option<usize>,
     /// Tokens that end the answer and do not belong to it.
     pub end_tokens: Vec<u32>,
+    /// Tokens that no answer may have.
+    pub forbidden: Vec<u32>,
     /// How the model marks thoughts and how much it may think; `None` for one that does not think.
     pub thinking: Option<Box<Thinking>>,
 }
@@ -139,8 +141,10 @@ impl<D: Device> Engine<D> {
 
 impl Request {
     fn recipe(&self, max_tokens: usize) -> Recipe {
+        let mut sampling = self.sampling.clone();
+        sampling.forbid(self.forbidden.iter().copied());
         Recipe {
-            sampling: self.sampling.clone(),
+            sampling,
             constraint: None,
             stop: Stop { max_tokens, texts: self.stop.clone(), tokens: self.end_tokens.clone() },
             logprobs: Some(0),

@@ -29,9 +29,10 @@ impl Layout {
         pieces.iter().map(piece).fold(0, usize::saturating_add)
     }
 
-    /// Biases that keep the tokens of clips out of answers: they stand for rows, which a model does not write.
-    pub fn biases(&self) -> impl Iterator<Item = (u32, f32)> {
-        self.audio.into_iter().flat_map(|ids| ids.all()).map(|id| (id, f32::NEG_INFINITY))
+    /// The tokens of clips, which no answer may have: they stand for rows, which a model does not write. A model without
+    /// markers has no token of its own for rows either.
+    pub fn unwritten(&self) -> impl Iterator<Item = u32> {
+        self.audio.filter(|ids| ids.start.is_some()).into_iter().flat_map(|ids| ids.all())
     }
 
     /// Of those, the positions of clips.

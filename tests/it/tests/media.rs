@@ -110,9 +110,8 @@ fn rows_stand_where_the_prompt_says_and_answers_do_not_depend_on_how_they_came()
 
     let tokenizer = parts.tokenizer.clone();
     let mut engine = Engine::new(parts.dev, parts.model, CONTEXT, KvFormat::Q8)?;
-    let biases: Vec<(u32, f32)> = ids.all().map(|id| (id, f32::NEG_INFINITY)).collect();
-    let sampling = SamplingParams { temperature: 0.0, logit_bias: biases, ..SamplingParams::default() };
-    let request = Request { max_tokens: Some(12), sampling, ..Request::default() };
+    let sampling = SamplingParams { temperature: 0.0, ..SamplingParams::default() };
+    let request = Request { max_tokens: Some(12), sampling, forbidden: ids.all().collect(), ..Request::default() };
     let (mut sequence, mut alone) = (Sequence::default(), Tokens::new());
     engine.generate(&mut sequence, content, &request, &tokenizer, &mut |event| {
         if let engine::Event::Token { id, logprob, .. } = event {

@@ -126,7 +126,7 @@ impl SamplingArguments {
             repetition_penalty: self.repetition_penalty.or(own.repetition_penalty).unwrap_or(none.repetition_penalty),
             frequency_penalty: self.frequency_penalty.unwrap_or(none.frequency_penalty),
             presence_penalty: self.presence_penalty.unwrap_or(none.presence_penalty),
-            logit_bias: self.logit_bias.iter().copied().chain(chat.layout().biases()).collect(),
+            logit_bias: self.logit_bias.clone(),
             seed: self.seed.unwrap_or_else(fresh_seed),
             sample: 0,
         };
@@ -135,6 +135,7 @@ impl SamplingArguments {
             stop: self.stop.clone(),
             max_tokens: self.max_tokens,
             end_tokens: chat.end_tokens().to_vec(),
+            forbidden: chat.layout().unwritten().collect(),
             thinking: None,
         }
     }

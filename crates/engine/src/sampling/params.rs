@@ -46,6 +46,11 @@ impl Default for SamplingParams {
 }
 
 impl SamplingParams {
+    /// Never chooses these tokens from now on. For who has checked the parameters: no request may ask for this.
+    pub(crate) fn forbid(&mut self, ids: impl IntoIterator<Item = u32>) {
+        self.logit_bias.extend(ids.into_iter().map(|id| (id, f32::NEG_INFINITY)));
+    }
+
     /// Checks every field against `limits`.
     ///
     /// # Errors

@@ -84,7 +84,7 @@ impl Intake<'_> {
 fn work<'t>(task: Task, prompt_logprobs: Option<usize>, layout: &Layout) -> Work<'t> {
     match task {
         Task::Generate { n_samples, mut sampling, constraint, stop, logprobs, thinking } => {
-            sampling.logit_bias.extend(layout.biases());
+            sampling.forbid(layout.unwritten());
             Work::Generate {
                 recipe: Box::new(Recipe { sampling, constraint, stop, logprobs, thinking }),
                 n_samples: n_samples.max(1),

@@ -162,7 +162,7 @@ def fetch(url):
 def used(url):
     """How often each endpoint has answered well, by method and route."""
     counts = {}
-    pattern = r'^puna_requests_total\{method="(\w+)",route="([^"]+)",status="2\d\d"\} (\d+)'
+    pattern = r'^puna_requests_total\{method="(\w+)",route="([^"]+)",status="(?:101|2\d\d)"\} (\d+)'
     for method, route, count in re.findall(pattern, fetch(f"{url}/metrics"), re.MULTILINE):
         counts[method, route] = counts.get((method, route), 0) + int(count)
     return counts

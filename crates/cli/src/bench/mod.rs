@@ -9,6 +9,9 @@ pub mod server;
 
 use anyhow::Result;
 
+/// Seconds of the clip of audio that is measured.
+pub const CLIP_SECONDS: u32 = 30;
+
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "test", rename_all = "lowercase")]
@@ -19,6 +22,8 @@ pub enum Test {
     Decode { tokens: usize, depth: usize, batch: usize },
     /// One tile of an image through the vision tower, which makes `tokens` rows of it.
     Tile { tokens: usize },
+    /// A clip of [`CLIP_SECONDS`] that becomes so many tokens, from its samples on.
+    Clip { tokens: usize },
 }
 
 impl Test {
@@ -28,6 +33,7 @@ impl Test {
             Self::Prefill { .. } => "prefill",
             Self::Decode { .. } => "decode",
             Self::Tile { .. } => "tile",
+            Self::Clip { .. } => "clip",
         }
     }
 
@@ -36,7 +42,7 @@ impl Test {
         match self {
             Self::Prefill { tokens, depth } => [tokens, depth, 1],
             Self::Decode { tokens, depth, batch } => [tokens, depth, batch],
-            Self::Tile { tokens } => [tokens, 0, 1],
+            Self::Tile { tokens } | Self::Clip { tokens } => [tokens, 0, 1],
         }
     }
 

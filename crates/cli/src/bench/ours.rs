@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use cpu::{Cpu, ExpertStats, Roofs};
+use engine::media::audio::{Clip, ClipConfig, RATE_HZ};
 use engine::{Content, Engine, Known, STEP_ROWS, Sequence};
-use formats::config::VisionConfig;
+use formats::config::{AudioConfig, ModelConfig, VisionConfig};
 use llama::{Footprint, Site};
 use tensor::{Device, KvFormat};
 
-use super::{Ids, Test};
+use super::{CLIP_SECONDS, Ids, Test};
 
 /// A loaded model and what its steps cost.
 pub struct Ours {
@@ -18,6 +19,9 @@ pub struct Ours {
     footprint: Footprint,
     /// Multiply-adds of one tile.
     tile_products: usize,
+    /// Multiply-adds of one clip, and how the model takes it.
+    clip_products: usize,
+    clips: Option<ClipConfig>,
     n_vocab: u32,
 }
 
@@ -30,11 +34,13 @@ pub struct Share {
 }
 
 impl Ours {
-    /// A model whose weights cost `footprint`; `vision` and the decoder's width, if it takes images.
-    pub fn new(engine: Engine<Cpu>, footprint: Footprint, vision: Option<(&VisionConfig, usize)>) -> Self {
+    /// A model of `config` whose weights cost `footprint`; `clips` if it takes audio.
+    pub fn new(engine: Engine<Cpu>, footprint: Footprint, config: &ModelConfig, clips: Option<ClipConfig>) -> Self {
         let n_vocab = u32::try_from(engine.model().decoder.vocab_size()).unwrap_or(u32::MAX);
-        let tile_products = vision.map_or(0, |(config, text_width)| tile_products(config, text_width));
-        Self { engine, footprint, tile_products, n_vocab }
+        let text_width = config.text.hidden_size;
+        let tile_products = config.vision.as_ref().map_or(0, |vision| tile_products(vision, text_width));
+        let clip_products = config.audio.as_ref().map_or(0, |audio| clip_products(audio, text_width));
+        Self { engine, footprint, tile_products, clip_products, clips, n_vocab }
     }
 
     /// How many token ids there are.
@@ -80,6 +86,18 @@ impl Ours {
         Ok(began.elapsed().as_secs_f64())
     }
 
+    /// Seconds of a clip through features, the audio encoder and its projector.
+    fn clip(&self) -> Result<f64> {
+        let (tower, config) =
+            self.engine.model().audio.as_ref().zip(self.clips.as_ref()).context("this model takes no audio")?;
+        let n_samples = (CLIP_SECONDS * RATE_HZ) as usize;
+        let clip = Clip::new(Ids::new(1 << 16).take(n_samples).map(|id| id as f32 / 32768.0 - 1.0).collect());
+        let clip = clip.context("samples")?;
+        let began = Instant::now();
+        engine::encode_sound(self.engine.device(), tower, &config.sound(&clip))?;
+        Ok(began.elapsed().as_secs_f64())
+    }
+
     /// The device.
     pub fn device(&self) -> &Cpu {
         self.engine.device()
@@ -111,6 +129,7 @@ impl Ours {
             }
             // Towers are stored in 16 bits, which are multiplied as f32.
             Test::Tile { .. } => Share { roof: "f32", share: 2.0 * self.tile_products as f64 / roofs.f32 / seconds },
+            Test::Clip { .. } => Share { roof: "f32", share: 2.0 * self.clip_products as f64 / roofs.f32 / seconds },
             Test::Decode { tokens, batch, depth } => {
                 let n_chosen = self.n_chosen(batch)?;
                 let cache = batch * (depth + tokens / 2) * self.engine.position_bytes();
@@ -168,11 +187,23 @@ fn tile_products(config: &VisionConfig, text_width: usize) -> usize {
     patches + config.n_layers * n_rows * row + config.tokens_per_tile() * joined
 }
 
+/// Multiply-adds of a clip in the audio encoder, attention included, and the projector.
+fn clip_products(config: &AudioConfig, text_width: usize) -> usize {
+    let (encoder, projector) = (&config.encoder, &config.projector);
+    let (width, n_frames) = (encoder.hidden_size, CLIP_SECONDS as usize * 50);
+    let stem = n_frames * 3 * (2 * encoder.n_mels * width + width * width);
+    let seen = n_frames.min(encoder.n_frames);
+    let frame = 4 * width * width + 2 * width * encoder.intermediate_size + 2 * seen * width;
+    let row = projector.stack * width * projector.hidden_size + projector.inner_size() * text_width;
+    stem + encoder.n_layers * n_frames * frame + n_frames.div_ceil(projector.stack) * row
+}
+
 impl super::Engine for Ours {
     fn run(&mut self, test: Test) -> Result<f64> {
         let mut ids = Ids::new(self.n_vocab);
         match test {
             Test::Tile { .. } => self.tile(),
+            Test::Clip { .. } => self.clip(),
             Test::Prefill { tokens, depth } => {
                 let mut sequence = self.sequence(depth, &mut ids)?;
                 self.extend(&mut sequence, tokens, &mut ids)?;

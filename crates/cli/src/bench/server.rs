@@ -296,7 +296,7 @@ impl super::Engine for Server {
         match test {
             Test::Prefill { tokens, depth: 0 } => self.prefill(tokens),
             Test::Prefill { .. } => bail!("a server reads prompts from their beginning"),
-            Test::Tile { .. } => bail!("a server is not asked to look at images"),
+            Test::Tile { .. } | Test::Clip { .. } => bail!("a server is not asked to look at images or to listen"),
             Test::Decode { tokens, depth, batch } => self.decode(tokens, depth, batch),
         }
     }

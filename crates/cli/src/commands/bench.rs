@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use cpu::Cpu;
+use engine::media::audio::RATE_HZ;
 use formats::Checkpoint;
 
 use crate::bench::cpu_time::Reading;
@@ -13,7 +14,7 @@ use crate::bench::ours::Ours;
 use crate::bench::peer::LlamaCpp;
 use crate::bench::report::{self, Load, Row, Runs};
 use crate::bench::server::{Address, Key, Server};
-use crate::bench::{Engine, Test, median};
+use crate::bench::{CLIP_SECONDS, Engine, Test, median};
 use crate::failure::usage;
 use crate::output::line;
 use crate::plan::forecast::{Ask, Memory, Speed};
@@ -59,6 +60,9 @@ pub struct Bench {
     /// Only one tile of an image through the vision tower
     #[arg(long, conflicts_with_all = ["prefill", "depth", "batch", "tokens", "against"])]
     image_tile: bool,
+    /// Only 30 s of audio through features, encoder and projector
+    #[arg(long, conflicts_with_all = ["prefill", "depth", "batch", "tokens", "against", "image_tile"])]
+    audio_clip: bool,
     /// A GGUF file with the vision tower
     #[arg(long, value_name = "FILE")]
     mmproj: Option<PathBuf>,
@@ -258,6 +262,14 @@ impl Bench {
             })?;
             return Ok(vec![Test::Tile { tokens: vision.tokens_per_tile() }]);
         }
+        if self.audio_clip {
+            let clips = model::clip_config(checkpoint)?.ok_or_else(|| {
+                let message = format!("{} has no audio tower", checkpoint.path.display());
+                usage(message, "name a model that takes audio; puna graft-audio makes one")
+            })?;
+            let cost = clips.cost(u64::from(CLIP_SECONDS * RATE_HZ));
+            return Ok(vec![Test::Clip { tokens: usize::try_from(cost.tokens)? }]);
+        }
         let mut tests: Vec<Test> =
             self.prefill.iter().map(|tokens| Test::Prefill { tokens: *tokens, depth: 0 }).collect();
         let tokens = self.tokens;
@@ -284,9 +296,8 @@ impl Bench {
         experts::warn_unlocked(dev.expert_stats());
         let engine = engine::Engine::with_step_rows(dev, loaded, context, kv, rows)?;
         let seconds = began.elapsed().as_secs_f64();
-        let config = &checkpoint.config;
-        let vision = config.vision.as_ref().map(|vision| (vision, config.text.hidden_size));
-        let mut ours = Ours::new(engine, subject.footprint.clone(), vision);
+        let clips = model::clip_config(checkpoint)?;
+        let mut ours = Ours::new(engine, subject.footprint.clone(), &checkpoint.config, clips);
         ours.run(Test::Prefill { tokens: 1, depth: 0 })?;
         let first_token_s = began.elapsed().as_secs_f64();
         // A forecast is of a model whose experts are all in memory.

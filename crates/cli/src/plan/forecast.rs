@@ -284,6 +284,8 @@ impl Speed<'_> {
             Test::Prefill { tokens, depth } => self.prefill(tokens, depth)?.slow(),
             Test::Decode { tokens, depth, batch } => tokens as f64 * self.decode(depth + tokens / 2, batch)?.slow(),
             Test::Tile { .. } => self.tile()?.unwrap_or(f64::NAN),
+            // Not forecast.
+            Test::Clip { .. } => f64::NAN,
         })
     }
 

@@ -160,7 +160,7 @@ impl Correction {
             match figure.test {
                 Test::Prefill { .. } => prefill.push(ratio),
                 Test::Decode { .. } => decode.push(ratio),
-                Test::Tile { .. } => {}
+                Test::Tile { .. } | Test::Clip { .. } => {}
             }
         }
         let of = |ratios: &[f64]| if ratios.is_empty() { 1.0 } else { median(ratios) };

@@ -239,7 +239,7 @@ impl<D: Device> Chat<D> {
         audio::check_count(n_before + 1, &limits).map_err(|error| refused(&error))?;
         let clip = audio::decode(&file.bytes, file.declared, &limits, &|| false).map_err(|error| refused(&error))?;
         let sound = config.sound(&clip);
-        let extent = Extent::Audio { n_rows: sound.n_rows() };
+        let extent = Extent::Audio { n_rows: sound.n_rows(), is_open: false };
         Ok((engine::encode_sound(self.engine.device(), tower, &sound)?, extent))
     }
 

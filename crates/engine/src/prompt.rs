@@ -52,7 +52,10 @@ impl Layout {
                 0 | 1 => tile_rows + 3,
                 n => (n * tile_rows) + n + tile_rows + 3,
             }),
-            Extent::Audio { n_rows } => self.audio.map_or(0, |ids| n_rows.saturating_add(ids.n_markers())),
+            Extent::Audio { n_rows, is_open } => {
+                let markers = |ids: AudioIds| ids.n_markers() - usize::from(is_open && ids.end.is_some());
+                self.audio.map_or(0, |ids| n_rows.saturating_add(markers(ids)))
+            }
         }
     }
 
@@ -65,8 +68,9 @@ impl Layout {
                 let block = image_block(&ids, grid.rows, grid.cols, tile_rows).into_iter();
                 block.map(|id| (id != ids.patch).then_some(id)).collect()
             }
-            Extent::Audio { n_rows } => {
+            Extent::Audio { n_rows, is_open } => {
                 let ids = self.audio.ok_or_else(|| untaken("audio"))?;
+                let ids = AudioIds { end: ids.end.filter(|_| !is_open), ..ids };
                 ids.block(n_rows).map(|id| (id != ids.audio).then_some(id)).collect()
             }
         })
@@ -78,7 +82,7 @@ impl Layout {
 /// # Errors
 /// [`EngineError::Model`] if the tiles are not of the tower's size.
 pub fn encode_image<D: Device>(dev: &D, vision: &Vision<D>, tiles: &Tiles) -> Result<Encoded<D::Tensor>, EngineError> {
-    Ok(Encoded { hash: tiles.hash(), features: vision.forward(dev, &tiles.pixels, &mut ())? })
+    Ok(Encoded { keys: tiles.keys(), features: vision.forward(dev, &tiles.pixels, &mut ())? })
 }
 
 /// Encodes a clip with `audio`, one chunk after the other.
@@ -86,10 +90,10 @@ pub fn encode_image<D: Device>(dev: &D, vision: &Vision<D>, tiles: &Tiles) -> Re
 /// # Errors
 /// [`EngineError::Model`] if the features are not of the tower's size.
 pub fn encode_sound<D: Device>(dev: &D, audio: &Audio<D>, sound: &Sound) -> Result<Encoded<D::Tensor>, EngineError> {
-    let chunks: Vec<_> = sound.features().chunks().collect();
+    let chunks: Vec<_> = (0..).map_while(|index| sound.chunk(index)).collect();
     let chunks: Vec<_> =
         chunks.iter().map(|chunk| AudioChunk { mel_mc: &chunk.values, valid: chunk.n_valid }).collect();
-    Ok(Encoded { hash: sound.hash(), features: audio.forward(dev, &chunks, &mut ())? })
+    Ok(Encoded { keys: sound.keys(), features: audio.forward(dev, &chunks, &mut ())? })
 }
 
 /// Lays out `pieces`, expanding the image or clip n to its block of separators and placeholders; every placeholder becomes

@@ -1,5 +1,6 @@
 //! One sequence: what is known of it, how much of that is computed, and its pages.
 
+use crate::media::Keys;
 use crate::pages::{PageTable, Pool};
 
 /// What stands at a position.
@@ -19,8 +20,8 @@ pub enum Known {
 /// An image or a clip after its tower.
 #[derive(Debug, Clone)]
 pub struct Encoded<T> {
-    /// Identifies what it was: equal images or clips of one conversation share their computed rows.
-    pub hash: u64,
+    /// Identify what it was: equal images or clips of one conversation share their computed rows.
+    pub keys: Keys,
     /// `[n, D]`.
     pub features: T,
 }
@@ -45,11 +46,11 @@ impl<T> Content<T> {
 
     /// Positions from the start at which `self` and `other` hold the same.
     fn common_prefix(&self, other: &Self) -> usize {
-        let hash = |content: &Self, media: usize| content.media.get(media).map(|media| media.hash);
+        let key = |content: &Self, media: usize, row| content.media.get(media).map(|media| media.keys.of_row(row));
         let same = |(a, b): &(&Known, &Known)| match (a, b) {
             (Known::Token(a), Known::Token(b)) => a == b,
             (Known::Media { media: a, row: i }, Known::Media { media: b, row: j }) => {
-                i == j && hash(self, *a) == hash(other, *b)
+                i == j && key(self, *a, *i) == key(other, *b, *j)
             }
             _ => false,
         };

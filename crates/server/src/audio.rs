@@ -73,12 +73,12 @@ pub fn not_supported(field: &str) -> Error {
 ///
 /// # Errors
 /// [`Error::Field`] naming `field`; [`Error::Busy`] where other requests hold the memory.
-pub async fn sound(
-    bytes: Vec<u8>,
-    declared: Option<AudioFormat>,
-    field: &str,
-    app: &App,
-) -> Result<(Sound, OwnedSemaphorePermit), Error> {
+pub async fn sound(bytes: Vec<u8>, kind: Kind, field: &str, app: &App) -> Result<(Sound, OwnedSemaphorePermit), Error> {
+    let (declared, is_begun) = match kind {
+        Kind::Audio(declared) => (declared, false),
+        Kind::Begun(format) => (Some(format), true),
+        Kind::Image(_) => return Err(Error::internal()),
+    };
     let config = app.model().clips.clone().ok_or_else(|| not_supported(field))?;
     let limits = &app.limits().engine;
     let info = probe(&bytes, declared, limits).map_err(|error| refused(field, &error))?;
@@ -94,7 +94,9 @@ pub async fn sound(
     };
     let clip = clip.map_err(|error| refused(field, &error))?;
     let feature_bytes = config.feature_bytes(clip.samples().len() as u64);
-    let sound = app.pool().decode(move || config.sound(&clip)).await?;
+    let make = move || if is_begun { config.open_sound(&clip) } else { Some(config.sound(&clip)) };
+    let none = || Error::field(field, "is shorter than a chunk, so that nothing of it is certain");
+    let sound = app.pool().decode(make).await?.ok_or_else(none)?;
     if let Some(left) = permit.split(app.pool().media_units(feature_bytes).min(permit.num_permits())) {
         permit = left;
     }

@@ -42,6 +42,8 @@ pub enum Kind {
     Image(Detail),
     /// A clip, and the format that it is said to have.
     Audio(Option<AudioFormat>),
+    /// The beginning of a clip of which more is to come.
+    Begun(AudioFormat),
 }
 
 /// Where an image or a clip comes from.
@@ -163,8 +165,8 @@ async fn prepare(media: Vec<Medium>, app: &App) -> Result<(Vec<Media>, Option<Ow
                     app.pool().decode(move || decode(&bytes, &limits).map(|image| preprocess(&image, &config))).await?;
                 Media::Image(decoded.map_err(|error| Error::field(field, format!("can not be used: {error}")))?)
             }
-            Kind::Audio(declared) => {
-                let (sound, permit) = audio::sound(bytes, declared, &field, app).await?;
+            Kind::Audio(_) | Kind::Begun(_) => {
+                let (sound, permit) = audio::sound(bytes, kind, &field, app).await?;
                 memory.merge(permit);
                 Media::Audio(sound)
             }

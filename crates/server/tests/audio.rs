@@ -319,7 +319,7 @@ async fn a_question_that_is_said_in_pieces_is_answered_as_it_is_made() {
     assert_eq!(rows(&running.server.last_job()), [13]);
     assert!(running.server.last_prompt().contains("Be brief."));
     // The same rows as the same samples in one piece.
-    let hash = |job: &Job| job.media.last().map(Media::hash);
+    let hash = |job: &Job| job.media.last().map(Media::keys);
     let spoken = hash(&running.server.last_job());
     let whole = chat("user", json!([input(&said, "pcm16")]));
     running.server.post("/v1/chat/completions", &whole).await;
@@ -336,6 +336,35 @@ async fn a_question_that_is_said_in_pieces_is_answered_as_it_is_made() {
     drop(talk);
     running.stop.send(()).await.unwrap();
     assert_eq!(running.ended.await.unwrap().unwrap(), Outcome::Drained);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_certain_of_a_question_is_computed_before_its_end() {
+    let running = run(hearing(Limits::default()));
+    let mut talk = Talk::begin(running.address).await;
+    // Two seconds are a chunk, which is certain 200 samples later.
+    let said = pcm(2.5);
+    for piece in said.chunks(8000) {
+        talk.append(piece).await;
+    }
+    let jobs = Arc::clone(&running.server.jobs);
+    support::until("the first chunk is computed", || jobs.lock().unwrap().len() == 1).await;
+    let ahead = running.server.last_job();
+    let engine::service::Task::Generate { stop, .. } = &ahead.task else { panic!("{:?}", ahead.task) };
+    assert_eq!((stop.max_tokens, rows(&ahead)), (0, vec![25]));
+    talk.say(json!({"type": "input_audio_buffer.commit"})).await;
+    talk.say(json!({"type": "response.create"})).await;
+    talk.until("response.done").await;
+    let whole = running.server.last_job();
+    assert_eq!(rows(&whole), [25 + 7]);
+    // It begins as the answer's prompt does, and ends behind the rows of the chunk: there is no end token yet.
+    assert_eq!(ahead.pieces, whole.pieces[..ahead.pieces.len()]);
+    assert!(matches!(ahead.pieces.last(), Some(Piece::Media(0))));
+    let handle = &running.server.app.model().handle;
+    let before = handle.n_positions(&ahead.pieces[..1], &ahead.media);
+    assert_eq!(handle.n_positions(&ahead.pieces, &ahead.media), before + 1 + 25);
+    let first = |job: &Job| job.media[0].keys().of_row(0);
+    assert_eq!(first(&ahead), first(&whole));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -150,6 +150,41 @@ fn rows_stand_where_the_prompt_says_and_answers_do_not_depend_on_how_they_came()
     Ok(())
 }
 
+/// What a session computes of a question while it is being said is found again when it is answered.
+#[test]
+fn the_full_chunks_of_a_clip_that_grows_are_computed_once() -> Result<()> {
+    let (parts, config) = parts(1)?;
+    // The loudest comes first: features are held against the clip's own maximum.
+    let loudness = |i: usize| if i < 16_000 { 0.4 } else { 0.2 };
+    let samples: Vec<f32> = (0..70_000).map(|i| loudness(i) * (i as f32 * 0.2).sin()).collect();
+    let clip = |n: usize| Clip::new(samples[..n].to_vec()).context("samples");
+    let of = |sound: Sound, rest: Vec<u32>, max_tokens: usize| {
+        let mut job = job(Vec::new(), max_tokens);
+        job.pieces = vec![Piece::Ids(prompt(1, 3)), Piece::Media(0), Piece::Ids(rest)];
+        job.media = vec![Media::Audio(sound)];
+        job
+    };
+    assert!(config.open_sound(&clip(32_199)?).is_none(), "the last window of the chunk is not complete");
+    let begun = config.open_sound(&clip(40_000)?).context("a full chunk")?;
+    let whole = config.sound(&clip(70_000)?);
+    assert_eq!((begun.n_rows(), whole.n_rows()), (25, 25 + 25 + 5));
+    let mut ahead = of(begun, Vec::new(), 0);
+    ahead.pieces.pop();
+    let (handle, thread) = spawn(parts, options(2))?;
+    let served = Served { handle, thread };
+    let first = Outcome::of(served.handle.submit(ahead)?);
+    assert_eq!((first.usage()?.n_prompt, first.usage()?.n_completion), (3 + 1 + 25, 0));
+    let answer = Outcome::of(served.handle.submit(of(whole.clone(), prompt(2, 5), 6))?);
+    assert_eq!(answer.usage()?.n_cached, 16, "the full pages of what came before");
+    // As if nothing had been computed ahead.
+    let (handle, thread) = spawn(self::parts(1)?.0, options(2))?;
+    let fresh = Served { handle, thread };
+    let alone = Outcome::of(fresh.handle.submit(of(whole, prompt(2, 5), 6))?);
+    assert_eq!((alone.usage()?.n_cached, &alone.answers), (0, &answer.answers));
+    served.end()?;
+    fresh.end()
+}
+
 #[test]
 fn what_a_model_does_not_take_is_refused_before_it_is_computed() -> Result<()> {
     let (parts, config) = parts(1)?;
@@ -163,6 +198,6 @@ fn what_a_model_does_not_take_is_refused_before_it_is_computed() -> Result<()> {
     assert!(refused.to_string().contains("does not take audio"), "{refused}");
     let missing = engine::content(&[Piece::Media(1)], &encoded, &parts.layout()).err().context("no such clip")?;
     assert!(missing.to_string().contains("which is not there"), "{missing}");
-    assert!(matches!(clip.extent(), Extent::Audio { n_rows: 3 }));
+    assert!(matches!(clip.extent(), Extent::Audio { n_rows: 3, is_open: false }));
     Ok(())
 }

@@ -30,11 +30,12 @@ pub enum Media {
 }
 
 impl Media {
-    /// Identifies it by all that its tower sees: equal ones share what is computed.
-    pub fn hash(&self) -> u64 {
+    /// Identifies what its rows are made of, by all that its tower sees: an image as a whole, each chunk of a clip by itself.
+    /// Equal ones share what is computed.
+    pub fn keys(&self) -> Keys {
         match self {
-            Self::Image(tiles) => tiles.hash(),
-            Self::Audio(sound) => sound.hash(),
+            Self::Image(tiles) => tiles.keys(),
+            Self::Audio(sound) => sound.keys(),
         }
     }
 
@@ -42,8 +43,33 @@ impl Media {
     pub fn extent(&self) -> Extent {
         match self {
             Self::Image(tiles) => Extent::Image(tiles.grid),
-            Self::Audio(sound) => Extent::Audio { n_rows: sound.n_rows() },
+            Self::Audio(sound) => Extent::Audio { n_rows: sound.n_rows(), is_open: sound.is_open() },
         }
+    }
+}
+
+/// Identify the rows of an image or a clip, piece by piece.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keys {
+    of_pieces: Vec<u64>,
+    /// Rows of each piece but the last.
+    rows: usize,
+}
+
+impl Keys {
+    /// Keys of pieces of so many rows.
+    pub(crate) fn new(of_pieces: Vec<u64>, rows: usize) -> Self {
+        Self { of_pieces, rows }
+    }
+
+    /// That of the piece of this number; 0 for none that is there.
+    pub fn of_piece(&self, index: usize) -> u64 {
+        self.of_pieces.get(index).copied().unwrap_or(0)
+    }
+
+    /// That of the piece which a row belongs to.
+    pub fn of_row(&self, row: usize) -> u64 {
+        self.of_piece(row / self.rows.max(1))
     }
 }
 
@@ -56,5 +82,7 @@ pub enum Extent {
     Audio {
         /// How many.
         n_rows: usize,
+        /// Whether more may come, so that no end stands behind them.
+        is_open: bool,
     },
 }

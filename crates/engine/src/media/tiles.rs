@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::{Grid, Rgb, Size, TileConfig, grid, resize, resized};
+use super::{Grid, Keys, Rgb, Size, TileConfig, grid, resize, resized};
 
 /// The pixels of one image, ready for the vision tower.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,12 +15,12 @@ pub struct Tiles {
 }
 
 impl Tiles {
-    /// Identifies an image by its preprocessed pixels and their layout.
-    pub fn hash(&self) -> u64 {
+    /// Identifies an image, as a whole, by its preprocessed pixels and their layout.
+    pub fn keys(&self) -> Keys {
         let mut hasher = DefaultHasher::new();
         (self.grid.rows, self.grid.cols).hash(&mut hasher);
         self.pixels.iter().for_each(|value| value.to_bits().hash(&mut hasher));
-        hasher.finish()
+        Keys::new(vec![hasher.finish()], usize::MAX)
     }
 }
 

@@ -27,9 +27,9 @@ impl Intake<'_> {
     /// # Errors
     /// [`Failure::Prompt`], sent already, if the model can not take it.
     pub(super) fn take<'t, T>(&self, job: Job, mut outlet: Outlet) -> Option<(Request, Live<'t, T>)> {
-        let hashed = job.media.iter().map(|media| (Encoded { hash: media.hash(), features: () }, media.extent()));
-        let hashed: Vec<_> = hashed.collect();
-        let content = match crate::prompt::content(&job.pieces, &hashed, self.layout) {
+        let keyed = job.media.iter().map(|media| (Encoded { keys: media.keys(), features: () }, media.extent()));
+        let keyed: Vec<_> = keyed.collect();
+        let content = match crate::prompt::content(&job.pieces, &keyed, self.layout) {
             Ok(content) => content,
             Err(error) => {
                 outlet.fail(Failure::Prompt(error.to_string()));
@@ -49,7 +49,7 @@ impl Intake<'_> {
         let mark = |known: &Known| match *known {
             Known::Token(id) => Mark::Token(id),
             Known::Media { media, row } => Mark::Media {
-                hash: hashed.get(media).map_or(0, |(media, _)| media.hash),
+                hash: keyed.get(media).map_or(0, |(media, _)| media.keys.of_row(row)),
                 row: u32::try_from(row).unwrap_or(u32::MAX),
             },
         };
@@ -71,12 +71,12 @@ impl Intake<'_> {
         };
         let work = work(job.task, job.prompt_logprobs, self.layout);
         let medium = |((encoded, _), media): (&(Encoded<()>, _), Media)| Medium {
-            hash: encoded.hash,
+            keys: encoded.keys.clone(),
             rest: Some(media),
             n_encoded: 0,
             features: None,
         };
-        let media = hashed.iter().zip(job.media).map(medium).collect();
+        let media = keyed.iter().zip(job.media).map(medium).collect();
         Some((request, Live { outlet, owner: job.owner, known, media, work, usage, has_started: false }))
     }
 }
@@ -96,38 +96,62 @@ fn work<'t>(task: Task, prompt_logprobs: Option<usize>, layout: &Layout) -> Work
     }
 }
 
-/// Encodes the next tile of an image, or the next chunk of a clip. Whether it was the last one.
+/// The next rows of an image or a clip, those of a tile or a chunk, and whether they are the last.
 ///
 /// # Errors
 /// [`LlamaError`] if what there is to encode is not of the tower's size.
 pub(super) fn encode_piece<D: Device>(
     dev: &D,
     model: &Model<D>,
-    medium: &mut Medium<D::Tensor>,
-) -> Result<bool, LlamaError> {
+    medium: &Medium<D::Tensor>,
+) -> Result<Option<(D::Tensor, bool)>, LlamaError> {
     crate::fault::point("encode");
     let n = medium.n_encoded;
-    let (rows, is_last) = match (&medium.rest, &model.vision, &model.audio) {
+    match (&medium.rest, &model.vision, &model.audio) {
         (Some(Media::Image(tiles)), Some(vision), _) => {
             let n_values = 3 * vision.tile() * vision.tile();
             let end = ((n + 1) * n_values).min(tiles.pixels.len());
             let pixels = tiles.pixels.get(n * n_values..end).unwrap_or(&[]);
-            (vision.forward(dev, pixels, &mut ())?, end == tiles.pixels.len())
+            Ok(Some((vision.forward(dev, pixels, &mut ())?, end == tiles.pixels.len())))
         }
         (Some(Media::Audio(sound)), _, Some(audio)) => {
-            let chunk = sound.features().chunk(n).unwrap_or_default();
+            let chunk = sound.chunk(n).unwrap_or_default();
             let chunks = [AudioChunk { mel_mc: &chunk.values, valid: chunk.n_valid }];
-            (audio.forward(dev, &chunks, &mut ())?, sound.features().chunk(n + 1).is_none())
+            Ok(Some((audio.forward(dev, &chunks, &mut ())?, n + 1 >= sound.n_chunks())))
         }
         // What the model does not take was refused when the prompt was laid out.
-        _ => return Ok(true),
-    };
-    medium.n_encoded += 1;
-    medium.features = Some(match medium.features.take() {
-        Some(before) => dev.concat(&before, &rows)?,
-        None => rows,
-    });
-    Ok(is_last)
+        _ => Ok(None),
+    }
+}
+
+impl<T> Medium<T> {
+    /// What the next rows may be kept under, and whether they are then all rows: an image is kept as a whole, a clip chunk by
+    /// chunk, so that one that grows is encoded once.
+    pub(super) fn next_key(&self) -> Option<(u64, bool)> {
+        match &self.rest {
+            Some(Media::Image(_)) => (self.n_encoded == 0).then(|| (self.keys.of_piece(0), true)),
+            Some(Media::Audio(sound)) => {
+                Some((self.keys.of_piece(self.n_encoded), self.n_encoded + 1 >= sound.n_chunks()))
+            }
+            None => None,
+        }
+    }
+
+    /// Takes the next rows in.
+    ///
+    /// # Errors
+    /// [`LlamaError`] if they are of another width.
+    pub(super) fn add<D: Device<Tensor = T>>(&mut self, dev: &D, rows: T, is_last: bool) -> Result<(), LlamaError> {
+        self.n_encoded += 1;
+        self.features = Some(match self.features.take() {
+            Some(before) => dev.concat(&before, &rows)?,
+            None => rows,
+        });
+        if is_last {
+            self.rest = None;
+        }
+        Ok(())
+    }
 }
 
 /// How long a thread without rows sleeps while receivers are slow or images and clips wait.

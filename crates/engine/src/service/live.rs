@@ -9,7 +9,7 @@ use super::answer::{Answer, Recipe, alternatives};
 use super::compute::{Seen, Wanted};
 use super::outlet::Outlet;
 use super::{Alternative, Event, Failure, Finish, Owner, Usage};
-use crate::media::Media;
+use crate::media::{Keys, Media};
 use crate::sampling::LogProbs;
 use crate::scheduler::{Fate, Piece};
 use crate::sequence::Known;
@@ -28,7 +28,7 @@ pub(super) struct Live<'a, T> {
 
 /// An image or a clip of a prompt.
 pub(super) struct Medium<T> {
-    pub(super) hash: u64,
+    pub(super) keys: Keys,
     /// What is encoded piece by piece; `None` when all of it is.
     pub(super) rest: Option<Media>,
     /// Pieces that are encoded: tiles of an image, chunks of a clip.

@@ -20,6 +20,7 @@ use super::outlet::Outlet;
 use super::rows::Rows;
 use super::{Event, Failure, Options, Stats, Stopped, Submitted, Usage};
 use crate::fault;
+use crate::media::Media;
 use crate::scheduler::{Fate, JobId, Scheduler, Step};
 
 /// Steps that may fail one after another before the thread gives up.
@@ -206,30 +207,36 @@ impl<'a, D: Device> Worker<'a, D> {
         let Some((id, live)) = self.live.iter_mut().find(|(_, live)| is_waiting(live)) else { return false };
         let (id, owner) = (*id, live.owner);
         let Some(medium) = live.media.iter_mut().find(|medium| medium.rest.is_some()) else { return false };
-        let is_new = medium.features.is_none();
-        if let Some(features) = self.kept.find((owner, medium.hash)).filter(|_| is_new) {
-            medium.rest = None;
-            medium.features = Some(features);
-        } else {
-            let Core { dev, model, .. } = &self.core;
-            match catch_unwind(AssertUnwindSafe(|| encode_piece(dev, model, medium))) {
-                Ok(Ok(false)) => {}
-                Ok(Ok(true)) => {
-                    medium.rest = None;
-                    if let Some(features) = &medium.features {
-                        let [rows, width] = dev.shape(features);
-                        self.kept.keep((owner, medium.hash), features.clone(), 4 * rows * width);
-                    }
+        let Core { dev, model, .. } = &self.core;
+        let key = medium.next_key();
+        let found = key.and_then(|(key, is_last)| Some((self.kept.find((owner, key))?, is_last)));
+        let is_found = found.is_some();
+        let is_image = matches!(medium.rest, Some(Media::Image(_)));
+        let encode = || -> Result<Option<D::Tensor>, LlamaError> {
+            let next = if is_found { found } else { encode_piece(dev, model, medium)? };
+            let Some((rows, is_last)) = next else {
+                medium.rest = None;
+                return Ok(None);
+            };
+            medium.add(dev, rows.clone(), is_last)?;
+            Ok(if is_image { medium.features.clone().filter(|_| is_last) } else { Some(rows) })
+        };
+        match catch_unwind(AssertUnwindSafe(encode)) {
+            Ok(Ok(made)) => {
+                let key = if is_image { medium.keys.of_piece(0) } else { key.map_or(0, |(key, _)| key) };
+                if let Some(rows) = made.filter(|_| !is_found) {
+                    let [n_rows, width] = dev.shape(&rows);
+                    self.kept.keep((owner, key), rows, 4 * n_rows * width);
                 }
-                Ok(Err(error)) => {
-                    self.fail(id, Failure::Prompt(error.to_string()));
-                    return true;
-                }
-                Err(_) => {
-                    self.stats.n_panics += 1;
-                    self.fail(id, Failure::Internal);
-                    return true;
-                }
+            }
+            Ok(Err(error)) => {
+                self.fail(id, Failure::Prompt(error.to_string()));
+                return true;
+            }
+            Err(_) => {
+                self.stats.n_panics += 1;
+                self.fail(id, Failure::Internal);
+                return true;
             }
         }
         if self.live.get(&id).is_some_and(|live| !is_waiting(live)) {

@@ -6,6 +6,7 @@ use engine::service::{Event, Finish};
 use serde_json::{Value, json};
 use tokenizer::{Message, Part, Role};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::events::{self, Told, event};
@@ -19,7 +20,9 @@ use crate::id;
 use crate::image;
 use crate::keys::Caller;
 use crate::prompt::{Conversation, Kind, Medium, Source};
+use crate::settings::Asked;
 use crate::tools::{Hearing, Piece};
+use crate::wire::Whole;
 use crate::work::{Next, Work};
 
 /// Bytes of a sample.
@@ -57,6 +60,9 @@ struct Session {
     item: String,
     last_item: Option<String>,
     active: Option<Active>,
+    /// Chunks of what is being said that were computed ahead of the answer, and the task that does it.
+    n_ahead: usize,
+    ahead: Option<JoinHandle<()>>,
 }
 
 /// Talks with a client until it leaves, is silent for too long, or the server ends. Holds the place of its connection.
@@ -76,6 +82,8 @@ pub async fn run(mut socket: WebSocket, app: App, caller: Caller, alive: Option<
         item: id::fresh("item_"),
         last_item: None,
         active: None,
+        n_ahead: 0,
+        ahead: None,
     };
     session.talk(&mut socket, phases).await;
     drop(alive);
@@ -227,6 +235,10 @@ impl Session {
         }
         self.buffer.extend_from_slice(bytes);
         self.n_bytes += bytes.len();
+        if let Err(error) = self.compute_ahead().await {
+            // The answer will say so, if it is still so.
+            tracing::debug!(?error, "nothing is computed ahead");
+        }
         let Some((gate, stream)) = &mut self.ear else { return Ok(Vec::new()) };
         let samples = stream.push(bytes);
         let changes = gate.push(&samples);
@@ -261,6 +273,34 @@ impl Session {
         Ok(told)
     }
 
+    /// Has the full chunks of what is being said encoded and computed, so that an answer waits only for the rest.
+    async fn compute_ahead(&mut self) -> Result<(), Error> {
+        let Some(clips) = &self.app.model().clips else { return Ok(()) };
+        let n_full = clips.n_certain(self.samples_16k());
+        let is_busy = self.active.is_some() || self.ahead.as_ref().is_some_and(|task| !task.is_finished());
+        if n_full <= self.n_ahead || is_busy {
+            return Ok(());
+        }
+        self.n_ahead = n_full;
+        let mut messages = self.asked_messages(&self.settings);
+        messages.push(Message::new(Role::User, vec![Part::Audio]));
+        let mut media = self.media.clone();
+        let kind = Kind::Begun(AudioFormat::Pcm16 { rate_hz: self.settings.rate_hz });
+        media.push(Medium { field: "audio".into(), source: Source::Bytes(self.buffer.clone()), kind });
+        let conversation = Conversation { messages, media, ..Conversation::default() };
+        let mut prompt = conversation.prompt("conversation", &self.app).await?;
+        // What stands behind the clip is not certain.
+        let end = prompt.pieces.iter().rposition(|piece| matches!(piece, tokenizer::Piece::Media(_)));
+        prompt.pieces.truncate(end.map_or(0, |end| end + 1));
+        prompt.n_positions = self.app.model().handle.n_positions(&prompt.pieces, &prompt.media);
+        let nothing = Asked { max_tokens: ("max_output_tokens", Some(Whole::Is(0))), ..Asked::default() };
+        let job = nothing.check(&self.app)?.job(&prompt, self.caller, &self.app)?;
+        let work = Work::answer(&self.app, job, prompt)?;
+        // Whatever becomes of it, the answer does without.
+        self.ahead = Some(tokio::spawn(async move { drop(work.each(|_, _| {}).await) }));
+        Ok(())
+    }
+
     /// Samples at 16 kHz that the buffer comes to.
     fn samples_16k(&self) -> usize {
         (self.buffer.len() / SAMPLE_BYTES) * RATE_HZ as usize / self.settings.rate_hz as usize
@@ -282,6 +322,7 @@ impl Session {
             let why = "holds no samples; append audio first".into();
             return Err(Error::Field { param: "input_audio_buffer".into(), why, code: Code::Audio("audio_empty") });
         }
+        self.n_ahead = 0;
         let mut bytes = std::mem::take(&mut self.buffer);
         // Half a sample says nothing.
         self.n_bytes -= bytes.len() % SAMPLE_BYTES;
@@ -378,11 +419,8 @@ impl Session {
         if let Some(own) = response.filter(|response| !response.is_null()) {
             settings.update(own)?;
         }
-        let mut messages = self.messages.clone();
-        if let Some(instructions) = &settings.instructions {
-            messages.insert(0, Message::text(Role::System, instructions.clone()));
-        }
-        if messages.is_empty() {
+        let messages = self.asked_messages(&settings);
+        if self.messages.is_empty() {
             return Err(Error::field("response", "has nothing to answer; commit audio or create an item first"));
         }
         let asked = asked(&settings).check(&self.app)?;
@@ -395,6 +433,12 @@ impl Session {
         let begin = told.begin();
         self.active = Some(Active { work, answers, told });
         Ok(begin.into())
+    }
+
+    /// What was said, behind the instructions.
+    fn asked_messages(&self, settings: &SessionSettings) -> Vec<Message> {
+        let instructions = settings.instructions.iter().map(|text| Message::text(Role::System, text.clone()));
+        instructions.chain(self.messages.iter().cloned()).collect()
     }
 
     /// Takes in what came of the answer.

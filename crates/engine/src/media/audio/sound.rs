@@ -3,8 +3,10 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use super::{AudioCost, AudioShape, Clip, Features, LogMel, MelError, MelSettings};
+use super::fft::LEN;
+use super::{AudioCost, AudioShape, Clip, Features, HOP, LogMel, MelChunk, MelError, MelSettings};
 use crate::limits::Limits;
+use crate::media::Keys;
 
 /// How clips become features, and how many rows these become. Clones are the same.
 #[derive(Debug, Clone)]
@@ -17,9 +19,14 @@ pub struct ClipConfig {
 #[derive(Debug, Clone)]
 pub struct Sound {
     features: Arc<Features>,
-    n_rows: usize,
-    hash: u64,
     n_samples: usize,
+    /// Rows of a chunk that is full.
+    chunk_rows: usize,
+    n_rows: usize,
+    /// Identify the chunks by all that the tower sees of them.
+    hashes: Vec<u64>,
+    /// Whether more of it may come: then only full chunks count.
+    is_open: bool,
 }
 
 impl ClipConfig {
@@ -50,28 +57,52 @@ impl ClipConfig {
     /// Features of a clip.
     pub fn sound(&self, clip: &Clip) -> Sound {
         let samples = clip.samples();
-        let n_rows = usize::try_from(self.cost(samples.len() as u64).tokens).unwrap_or(usize::MAX);
-        Sound {
-            features: Arc::new(self.mel.features(samples)),
-            n_rows,
-            hash: self.hash(samples),
-            n_samples: samples.len(),
-        }
+        let features = self.mel.features(samples);
+        let rows = |n_samples: u64| usize::try_from(self.cost(n_samples).tokens).unwrap_or(usize::MAX);
+        let n_rows = rows(samples.len() as u64);
+        let chunk_rows = rows((self.mel.settings().chunk_frames * HOP) as u64);
+        let hashes = features.chunks().map(|chunk| self.hash(&chunk)).collect();
+        let n_samples = samples.len();
+        Sound { features: Arc::new(features), n_samples, chunk_rows, n_rows, hashes, is_open: false }
     }
 
-    /// Identifies a clip by its samples, and by all that decides what becomes of them before the tower.
-    fn hash(&self, samples: &[f32]) -> u64 {
+    /// Chunks of a clip of `n_samples` that more samples do not change: those that are full, and the window of whose last frame,
+    /// which reaches into the next one.
+    pub fn n_certain(&self, n_samples: usize) -> usize {
+        n_samples.saturating_sub(LEN / 2) / (self.mel.settings().chunk_frames * HOP)
+    }
+
+    /// What is certain of a clip of which more may come: its full chunks. Those behind them may still change, and so may all,
+    /// if the maximum that features are held against is the clip's own: then it is another clip.
+    ///
+    /// `None` as long as no chunk is full.
+    pub fn open_sound(&self, clip: &Clip) -> Option<Sound> {
+        let n_full = self.n_certain(clip.samples().len());
+        let sound = self.sound(clip);
+        let n_rows = n_full * sound.chunk_rows;
+        let hashes = sound.hashes.get(..n_full)?.to_vec();
+        (n_full > 0).then_some(Sound { n_rows, hashes, is_open: true, ..sound })
+    }
+
+    /// Identifies a chunk by its features, and by all that decides what becomes of them.
+    fn hash(&self, chunk: &MelChunk) -> u64 {
         let mut hasher = DefaultHasher::new();
-        format!("{:?} {:?}", self.mel.settings(), self.shape).hash(&mut hasher);
-        samples.iter().for_each(|sample| sample.to_bits().hash(&mut hasher));
+        format!("{:?}", self.shape).hash(&mut hasher);
+        chunk.n_valid.hash(&mut hasher);
+        chunk.values.iter().for_each(|value| value.to_bits().hash(&mut hasher));
         hasher.finish()
     }
 }
 
 impl Sound {
-    /// The features.
-    pub fn features(&self) -> &Features {
-        &self.features
+    /// The chunk of this number, from 0; `None` behind the last.
+    pub fn chunk(&self, index: usize) -> Option<MelChunk> {
+        self.features.chunk(index).filter(|_| index < self.hashes.len())
+    }
+
+    /// Chunks.
+    pub fn n_chunks(&self) -> usize {
+        self.hashes.len()
     }
 
     /// Rows that the tower makes of it.
@@ -79,9 +110,14 @@ impl Sound {
         self.n_rows
     }
 
-    /// Identifies it: equal samples that are prepared in the same way have the same.
-    pub fn hash(&self) -> u64 {
-        self.hash
+    /// Whether more of it may come.
+    pub fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Identifies its chunks: their rows are the same, whatever comes behind them.
+    pub fn keys(&self) -> Keys {
+        Keys::new(self.hashes.clone(), self.chunk_rows)
     }
 
     /// Samples at 16 kHz.

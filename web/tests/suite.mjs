@@ -15,16 +15,20 @@ const POLL_MS = 25;
 
 let mock;
 let browser;
+let microphone = null;
 
 before(async () => {
   mock = realUrl === null ? await startMock() : null;
-  browser = await startBrowser();
+  browser = await startBrowser(microphone);
 });
 
 after(async () => {
   await browser?.close();
   await mock?.down();
 });
+
+/** Gives the browser of this file's tests a microphone that hears a WAV file. */
+export const hear = (wav) => (microphone = wav);
 
 /** A test that runs against any server. `work` gets the page's {@link Driver}. */
 export const everywhere = (name, work, options = {}) => define(name, work, options, false);

@@ -47,5 +47,5 @@ async function samplesOf(bytes, format) {
   }
 }
 
-/** As the server states its limit. */
-const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes % 1e6 === 0 ? 0 : 1)} MB`;
+/** As the server states its limit, and rounded up, so that nothing is refused for being what it may be. */
+const megabytes = (bytes) => `${Math.ceil(bytes / 1e5) / 10} MB`;

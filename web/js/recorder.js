@@ -1,7 +1,7 @@
 // The microphone: from it to a WAV file. The browser's own recorder writes Opus in WebM, which servers do not read.
 
 import { Refused } from './files.js';
-import { resample } from './sound.js';
+import { resample } from './resample.js';
 import { SENT_RATE_HZ, writeWav } from './wav.js';
 
 /** A recording whose end the browser does not confirm in this time is taken as it is. */
@@ -81,7 +81,7 @@ export class Recorder {
     }
     const now = new Date();
     const time = [now.getHours(), now.getMinutes(), now.getSeconds()].map((part) => String(part).padStart(2, '0')).join('.');
-    return new File([writeWav(await resample(samples, rateHz), SENT_RATE_HZ)], `recording ${time}.wav`, { type: 'audio/wav' });
+    return new File([writeWav(resample(samples, rateHz, SENT_RATE_HZ), SENT_RATE_HZ)], `recording ${time}.wav`, { type: 'audio/wav' });
   }
 
   /** Ends it, and gives the microphone back. */

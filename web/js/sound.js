@@ -1,14 +1,13 @@
 // Sound through Web Audio: decoding, and playing. Not an audio element, whose source the page's policy does not allow.
 
-import { SENT_RATE_HZ, writeWav } from './wav.js';
+import { SENT_RATE_HZ } from './wav.js';
 
 /**
- * The samples of an audio file at `rateHz`: an `AudioBuffer`. Throws where the browser can not read the file.
+ * The samples of an audio file at 16 kHz: an `AudioBuffer`. Throws where the browser can not read the file.
  *
- * A context that is never heard needs no permission to play, and decoding resamples with a filter, which playing at another
- * speed does not.
+ * A context that is never heard needs no permission to play.
  */
-export const decode = (bytes, rateHz = SENT_RATE_HZ) => new OfflineAudioContext(1, 1, rateHz).decodeAudioData(bytes.slice().buffer);
+export const decode = (bytes) => new OfflineAudioContext(1, 1, SENT_RATE_HZ).decodeAudioData(bytes.slice().buffer);
 
 /** One channel: the mean of all. */
 export function toMono(buffer) {
@@ -16,11 +15,6 @@ export function toMono(buffer) {
   const n = buffer.numberOfChannels;
   for (let channel = 0; channel < n; channel += 1) buffer.getChannelData(channel).forEach((sample, index) => (mono[index] += sample / n));
   return mono;
-}
-
-/** Samples of any rate as the samples of the rate that is sent. */
-export async function resample(samples, rateHz) {
-  return rateHz === SENT_RATE_HZ ? samples : toMono(await decode(writeWav(samples, rateHz)));
 }
 
 /** The bytes of a data URL. */

@@ -7,6 +7,7 @@ import { addMessage, dropLeaf, matches, newConversation, requestBody, showSiblin
 import { highlight } from '../js/highlight.js';
 import { parseBlocks } from '../js/markdown-blocks.js';
 import { parseInline, plainText, safeTarget } from '../js/markdown-inline.js';
+import { resample } from '../js/resample.js';
 import { Session } from '../js/session.js';
 import { checkSetting, formatField, parseField } from '../js/settings-rules.js';
 import { EVENT_LIMIT_CHARS, SseParser } from '../js/sse.js';
@@ -291,6 +292,25 @@ test('a WAV file has the header of 16 bits in one channel, and samples that a re
   cases.forEach(([sample, expected], index) => assert.equal(Buffer.from(bytes).readInt16LE(44 + 2 * index), expected, `${sample}`));
   assert.equal(writeWav(new Float32Array(0), 16000).length, 44);
   for (const [size, seconds] of [[44 + 32000, 1], [44 + 31998, 0], [44 + 96001, 3], [0, 0], [-5, 0]]) assert.equal(wavSeconds(size), seconds, `${size} bytes`);
+});
+
+test('resampling keeps what the lower rate can hold, and takes away what it can not', () => {
+  let compared = 0;
+  for (const [fromHz, toHz, hz] of [[48000, 16000, 440], [48000, 16000, 5000], [48000, 16000, 6500], [44100, 16000, 440], [44100, 16000, 6500], [8000, 16000, 440], [22050, 16000, 3000], [16000, 16000, 7900], [48000, 16000, 8700], [48000, 16000, 12000], [44100, 16000, 15000], [96000, 16000, 40000]]) {
+    const samples = resample(tone(hz, 1, fromHz), fromHz, toHz);
+    assert.equal(samples.length, Math.ceil((fromHz * toHz) / fromHz), `${fromHz} to ${toHz}`);
+    // At the ends the filter sees the silence around.
+    const wanted = hz < toHz / 2 ? tone(hz, 1, toHz) : new Float32Array(toHz);
+    let worst = 0;
+    for (let index = 200; index < samples.length - 200; index += 1) worst = Math.max(worst, Math.abs(samples[index] - wanted[index]));
+    // A fiftieth of the tone, the phase included; the filter falls from 6.5 to 8.7 kHz.
+    assert.ok(worst <= 0.01, `${hz} Hz from ${fromHz} to ${toHz}: ${worst}`);
+    compared += samples.length - 400;
+  }
+  for (const length of [0, 1, 2, 3, 147]) assert.equal(resample(new Float32Array(length), 44100, 16000).length, Math.ceil((length * 160) / 441), `${length} samples`);
+  const flat = resample(new Float32Array(4410).fill(0.25), 44100, 16000).subarray(100, 1500);
+  assert.ok(flat.every((sample) => Math.abs(sample - 0.25) < 1e-6), 'a constant stays what it is');
+  console.log(`${compared} samples compared`);
 });
 
 test('the format of a file is read from its bytes, whatever its name', () => {

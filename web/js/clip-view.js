@@ -19,7 +19,7 @@ export const bars = (heights, begin = 0) =>
 /** A drawing of `n` bars in two paths: those that count and the rest. */
 export function barsDrawing(n) {
   const [done, rest] = [svg('path', { class: 'bars-done' }), svg('path', { class: 'bars-rest' })];
-  return { node: svg('svg', { class: 'bars', viewBox: `0 0 ${n * STEP} ${HEIGHT}`, 'aria-hidden': 'true' }, rest, done), done, rest };
+  return { node: svg('svg', { class: 'bars', viewBox: `0 0 ${n * STEP} ${HEIGHT}`, preserveAspectRatio: 'none', 'aria-hidden': 'true' }, rest, done), done, rest };
 }
 
 export class ClipView {
@@ -44,7 +44,7 @@ export class ClipView {
     const top = Math.max(10, ...peaks);
     this.#heights = Array.from({ length: N_PEAKS }, (_, index) => (peaks[Math.floor((index * peaks.length) / N_PEAKS)] ?? 0) / top);
     const label = seconds === null ? `Audio ${name}` : `Audio ${name}, ${clock(seconds)}`;
-    this.node = el('div', { class: 'clip', role: 'group', 'aria-label': label });
+    this.node = el('div', { class: seconds === null ? 'clip unheard' : 'clip', role: 'group', 'aria-label': label });
     if (seconds === null) this.node.append(icon('sound'));
     else {
       this.#play = iconButton('play', `Play ${name}`, () => this.#toggle(), { class: 'icon-button clip-play' });

@@ -81,7 +81,7 @@ export class Recorder {
     }
     const now = new Date();
     const time = [now.getHours(), now.getMinutes(), now.getSeconds()].map((part) => String(part).padStart(2, '0')).join('.');
-    return new File([writeWav(resample(samples, rateHz, SENT_RATE_HZ), SENT_RATE_HZ)], `recording ${time}.wav`, { type: 'audio/wav' });
+    return new File([writeWav(resample(samples, rateHz, SENT_RATE_HZ), SENT_RATE_HZ)], `voice ${time}.wav`, { type: 'audio/wav' });
   }
 
   /** Ends it, and gives the microphone back. */

@@ -64,7 +64,7 @@ scripted('what is recorded reaches the server as WAV of one channel at 16 kHz wi
   await record(driver, 2);
   await seen.match(() => driver.page.locator('#recording-level .bars-done').getAttribute('d'), /v(?!2\.0)\d/, 'the level shows that something is heard');
   await driver.button('Stop recording').click();
-  await driver.button(/^Play recording \d\d\.\d\d\.\d\d\.wav$/).waitFor();
+  await driver.button(/^Play voice \d\d\.\d\d\.\d\d\.wav$/).waitFor();
   await announced(driver, /^Recording stopped, 0:0\d$/);
   mock.answers.push((stream) => {
     stream.say('Two ', 'tones.');

@@ -56,7 +56,7 @@ async function inspect(driver) {
       input: ['checked'],
       details: ['open'],
       img: ['src', 'alt', 'width', 'height'],
-      svg: ['viewBox'],
+      svg: ['viewBox', 'preserveAspectRatio'],
       path: ['d'],
     };
     const tags = 'article h1 h2 h3 h4 h5 h6 p div span section ul ol li a code pre em strong del br hr blockquote table thead tbody tr th td details summary button svg path i input img'.split(' ');

@@ -40,7 +40,7 @@ function define(name, work, options, skip) {
   test(name, { skip: skip && 'needs scripted answers; PUNA_URL is set' }, async () => {
     mock?.reset();
     const { setup, ...pageOptions } = options;
-    setup?.(mock);
+    if (mock) setup?.(mock);
     const url = realUrl === null ? mock.url : new URL('./', realUrl).href;
     const keyInit = realKey === null ? null : `sessionStorage.setItem('puna.key', ${JSON.stringify(realKey)})`;
     const opened = await openPage(browser.browser, url, { init: keyInit, ...pageOptions });

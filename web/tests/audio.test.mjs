@@ -46,7 +46,7 @@ const dropLarge = (driver, name, bytes) =>
 /** Records until the page says that so many seconds are there. */
 async function record(driver, seconds) {
   await driver.button('Record audio').click();
-  await driver.eventually(async () => assert.ok(Number((await driver.page.getByRole('timer').textContent()).split(':')[1]) >= seconds));
+  await driver.eventually(async () => assert.ok(Number((await driver.page.locator('#recording-time').textContent()).split(':')[1]) >= seconds));
 }
 
 /** What is in a WAV file of 16 bits, one channel. */

@@ -19,7 +19,6 @@ let microphone = null;
 
 before(async () => {
   mock = realUrl === null ? await startMock() : null;
-  browser = await startBrowser(microphone);
 });
 
 after(async () => {
@@ -41,6 +40,8 @@ function define(name, work, options, skip) {
     mock?.reset();
     const { setup, ...pageOptions } = options;
     if (mock) setup?.(mock);
+    // Not before: a file says what its microphone hears once this one has been read.
+    browser ??= await startBrowser(microphone);
     const url = realUrl === null ? mock.url : new URL('./', realUrl).href;
     const keyInit = realKey === null ? null : `sessionStorage.setItem('puna.key', ${JSON.stringify(realKey)})`;
     const opened = await openPage(browser.browser, url, { init: keyInit, ...pageOptions });

@@ -25,12 +25,16 @@ export class Api {
     this.readKey = readKey;
   }
 
-  /** Ids of the models that the server has, its first one first. */
+  /**
+   * The models that the server has, its first one first: `{id, modalities}`, the latter being what may stand in messages, or
+   * null where the server does not say.
+   */
   async models(signal) {
     const response = await this.#fetch('models', { method: 'GET', signal });
     const answer = await response.json().catch(() => null);
     if (!Array.isArray(answer?.data)) throw new ApiError('shape', 'the list of models is not in the shape that this page knows');
-    return answer.data.map((model) => String(model?.id ?? '')).filter((id) => id !== '');
+    const models = answer.data.map((model) => ({ id: String(model?.id ?? ''), modalities: Array.isArray(model?.modalities) ? model.modalities : null }));
+    return models.filter(({ id }) => id !== '');
   }
 
   /** Yields the parsed chunks of a streamed answer, and returns once it is complete. */

@@ -10,6 +10,7 @@ import { defaults, key, theme } from './preferences.js';
 import { Session } from './session.js';
 import { SettingsView } from './settings-view.js';
 import { wireShortcuts } from './shortcuts.js';
+import { Player } from './sound.js';
 import { SidebarView } from './sidebar-view.js';
 import { openStore } from './store.js';
 import { ThreadView } from './thread-view.js';
@@ -126,6 +127,7 @@ async function start() {
   const transfer = transferOf(session);
   const wanted = wireAddress(session);
 
+  const player = new Player();
   const actions = {
     copy: (button, text) => copyWithMark(button, text, announce),
     edit: (message, text) => send(() => session.edit(message, text)),
@@ -136,9 +138,10 @@ async function start() {
     example: (text) => composer.write(text),
     enterKey,
     showImage,
+    player,
   };
   const thread = new ThreadView(session, actions, announce);
-  const composer = new ComposerView(session, { afterSend: () => thread.scrollToEnd(), editLast: () => thread.editLast() });
+  const composer = new ComposerView(session, { afterSend: () => thread.scrollToEnd(), editLast: () => thread.editLast(), player, announce });
   // What goes wrong stands with the answer.
   const send = (work) => {
     work();

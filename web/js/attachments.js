@@ -1,34 +1,61 @@
-// Files that go with a message. Each kind says which files it takes and how it reads them; images are the only one so far.
+// Files that go with a message. Each kind says which files it takes and how it reads them.
 
+import { isAudio, readClip } from './clips.js';
 import { newId } from './conversation.js';
+import { dataUrl, encodedLength, Refused } from './files.js';
 import { formatBytes, LIMITS } from './limits.js';
-
-/** A file that is not taken; the message says why. */
-export class Refused extends Error {}
 
 /** What servers read. Other images that the browser can decode become one of these. */
 const SENT_TYPES = ['image/png', 'image/jpeg', 'image/webp', 'image/gif'];
 
-const KINDS = [{ kind: 'image', takes: (type) => type.startsWith('image/') && type !== 'image/svg+xml', read: readImage }];
+/** `are` is what a file of the kind is called, `lacks` what a model can not do that does not take it. */
+const KINDS = [
+  {
+    kind: 'image', plural: 'images', formats: 'PNG, JPEG, WebP, GIF', are: 'an image', lacks: 'see', accept: 'image/*', limit: LIMITS.imagesPerRequest,
+    takes: ({ type }) => type.startsWith('image/') && type !== 'image/svg+xml', read: readImage,
+  },
+  {
+    kind: 'audio', plural: 'audio', formats: 'WAV, MP3, FLAC, Ogg, M4A', are: 'audio', lacks: 'hear', accept: 'audio/*,.wav,.mp3,.flac,.ogg,.oga,.opus,.m4a', limit: LIMITS.clipsPerRequest,
+    takes: isAudio, read: readClip,
+  },
+];
 
-/** For the file picker. */
-export const ACCEPT = 'image/*';
+/** What can be sent to a model: `accept` for the file picker, `words` for people, both empty where it is only text. */
+export function sendable(takes) {
+  const kinds = KINDS.filter(({ kind }) => takes(kind));
+  return { accept: kinds.map(({ accept }) => accept).join(), words: kinds.map(({ plural }) => plural).join(' and ') };
+}
+
+/** Why one more of this kind does not go into a request that has room for `left`, or null. */
+export function tooMany(kind, left) {
+  const { limit, plural } = KINDS.find((other) => other.kind === kind);
+  const what = kind === 'audio' ? 'clips of audio' : plural;
+  return left > 0 ? null : `a request may carry ${limit} ${what}, those of earlier messages included; begin a new conversation for more`;
+}
 
 /**
  * Reads a file to what is sent of it.
  *
- * `roomBytes` is what a request still has room for. The result is `{attachment, url, note}`: `note` says what was changed,
- * or is null. Throws {@link Refused}.
+ * `takes(kind)` says what the model takes; `room` what a request still has room for: how many of each kind, and `bytes`. The
+ * result is `{attachment, url, note}`: `note` says what was changed, or is null. Throws {@link Refused}.
  */
-export async function readAttachment(file, roomBytes) {
-  const kind = KINDS.find(({ takes }) => takes(file.type));
-  const name = file.name || 'image';
-  if (!kind) throw new Refused(`"${name}" is ${file.type === '' ? 'of an unknown type' : `of type ${file.type}`}; images can be sent: PNG, JPEG, WebP, GIF`);
-  if (file.size > LIMITS.imageFileBytes) throw new Refused(`"${name}" is ${formatBytes(file.size)}; the limit is ${formatBytes(LIMITS.imageFileBytes)}`);
-  return kind.read(file, name, Math.min(roomBytes, LIMITS.imageBodyBytes));
+export async function readAttachment(file, room, takes) {
+  const kind = KINDS.find((candidate) => candidate.takes(file));
+  const name = file.name || kind?.kind || 'file';
+  if (!kind || !takes(kind.kind)) throw new Refused(`"${name}" is ${kind ? `${kind.are}, which this model can not ${kind.lacks}` : file.type === '' ? 'of an unknown type' : `of type ${file.type}`}; ${wayOut(takes)}`);
+  const refusal = tooMany(kind.kind, room[kind.kind]);
+  if (refusal !== null) throw new Refused(refusal);
+  return kind.read(file, name, room.bytes);
 }
 
-async function readImage(file, name, roomBytes) {
+function wayOut(takes) {
+  const kinds = KINDS.filter(({ kind }) => takes(kind));
+  return kinds.length === 0 ? 'it reads text' : `${kinds.map(({ plural }) => plural).join(' and ')} can be sent: ${kinds.map(({ formats }) => formats).join(', ')}`;
+}
+
+async function readImage(file, name, leftBytes) {
+  if (file.size > LIMITS.imageFileBytes) throw new Refused(`"${name}" is ${formatBytes(file.size)}; the limit is ${formatBytes(LIMITS.imageFileBytes)}`);
+  const roomBytes = Math.min(leftBytes, LIMITS.imageBodyBytes);
   let bitmap;
   try {
     bitmap = await createImageBitmap(file);
@@ -41,7 +68,7 @@ async function readImage(file, name, roomBytes) {
     if (Math.max(width, height) > LIMITS.imageAspect * Math.min(width, height)) {
       throw new Refused(`"${name}" is ${width}×${height}; the longer side may be ${LIMITS.imageAspect} times the shorter`);
     }
-    const fits = width * height <= LIMITS.imagePixels && Math.ceil(file.size / 3) * 4 + 40 <= roomBytes && SENT_TYPES.includes(file.type);
+    const fits = width * height <= LIMITS.imagePixels && encodedLength(file.size) <= roomBytes && SENT_TYPES.includes(file.type);
     return fits ? await asItIs(file, name, width, height) : await smaller(bitmap, file, name, roomBytes);
   } finally {
     bitmap.close();
@@ -68,7 +95,7 @@ async function smaller(bitmap, file, name, roomBytes) {
     }
     if (type === 'image/jpeg') scale *= 0.7;
   }
-  throw new Refused(`"${name}" does not fit: the message with its images may take ${formatBytes(LIMITS.bodyBytes)}, and ${formatBytes(Math.max(0, roomBytes))} are left`);
+  throw new Refused(`"${name}" does not fit: the message has room for ${formatBytes(Math.max(0, roomBytes))}`);
 }
 
 async function draw(bitmap, width, height, type) {
@@ -86,12 +113,3 @@ async function draw(bitmap, width, height, type) {
 
 const imageOf = (name, type, url, width, height) => ({ id: newId(), kind: 'image', name: name.slice(0, 255), type, bytes: url.length, width, height });
 const sizeText = (width, height) => `${width}×${height} (${((width * height) / 1e6).toFixed(1)} MP)`;
-
-function dataUrl(blob) {
-  return new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(reader.result);
-    reader.onerror = () => reject(new Refused('the browser could not read the file'));
-    reader.readAsDataURL(blob);
-  });
-}

@@ -1,26 +1,37 @@
-// Where messages are written: the field, images to send, send and stop.
+// Where messages are written: the field, attachments to send, the microphone, send and stop.
 
-import { ACCEPT, readAttachment, Refused } from './attachments.js';
+import { readAttachment, sendable, tooMany } from './attachments.js';
+import { ClipView } from './clip-view.js';
 import { byId, el, iconButton } from './dom.js';
-import { LIMITS } from './limits.js';
+import { encodedLength, Refused } from './files.js';
+import { formatBytes, LIMITS } from './limits.js';
+import { RecordingView } from './recording-view.js';
+import { wavSeconds } from './wav.js';
 
 export class ComposerView {
   #session;
   #input = byId('input');
   #note = byId('composer-note');
   #list = byId('pending');
-  /** `{attachment, url}` of images to send. */
+  /** What will be sent with the text, in the order it came: `{attachment, url, clip}`, the view of audio or null. */
   #pending = [];
   /** What is written and not sent, by conversation. */
   #drafts = new Map();
   #shown;
   #afterSend;
+  #player;
+  #recording;
   #reading = Promise.resolve();
+  #takes = (kind) => this.#session.takes(kind);
 
-  /** `afterSend` is called when a message goes off; `editLast` when the arrow up is pressed in the empty field. */
-  constructor(session, { afterSend, editLast }) {
+  /**
+   * `afterSend` is called when a message goes off; `editLast` when the arrow up is pressed in the empty field; `player` plays
+   * clips, and `announce` tells screen readers.
+   */
+  constructor(session, { afterSend, editLast, player, announce }) {
     this.#session = session;
     this.#afterSend = afterSend;
+    this.#player = player;
     this.#shown = session.current.id;
     byId('composer').addEventListener('submit', (event) => {
       event.preventDefault();
@@ -44,6 +55,14 @@ export class ComposerView {
       this.#input.focus();
     });
     session.addEventListener('thread', (event) => this.#follow(event.detail.opened === true));
+    session.addEventListener('models', () => this.#refresh());
+    this.#recording = new RecordingView({
+      limitS: () => this.#recordingLimitS(),
+      done: (file, why) => this.#add([file], why),
+      say: (text) => this.#say(text),
+      announce,
+      changed: () => this.#recording && this.#refresh(),
+    });
     this.#wireFiles();
     this.#refresh();
   }
@@ -64,6 +83,7 @@ export class ComposerView {
     if (opened && this.#shown !== this.#session.current.id) {
       this.#drafts.set(this.#shown, { text: this.#input.value, pending: this.#pending });
       this.#shown = this.#session.current.id;
+      for (const { clip } of this.#pending) clip?.close();
       const draft = this.#drafts.get(this.#shown) ?? { text: '', pending: [] };
       this.#input.value = draft.text;
       this.#pending = draft.pending;
@@ -77,18 +97,36 @@ export class ComposerView {
     const running = this.#session.isRunning();
     byId('stop').hidden = !running;
     byId('send').hidden = running;
-    byId('send').disabled = this.#input.value.trim() === '' && this.#pending.length === 0;
+    const recording = this.#recording.isRecording();
+    byId('send').disabled = this.#input.value.trim() === '' && this.#pending.length === 0 && !recording;
+    this.#offer(recording);
     this.#input.style.height = 'auto';
     this.#input.style.height = `${this.#input.scrollHeight}px`;
   }
 
+  /** Shows what the model takes; a recording that has begun can be ended even when another model is chosen meanwhile. */
+  #offer(recording) {
+    const { accept, words } = sendable(this.#takes);
+    const attach = byId('attach');
+    attach.hidden = accept === '';
+    attach.setAttribute('aria-label', `Add ${words}`);
+    attach.title = `Add ${words}`;
+    byId('file').accept = accept;
+    byId('drop-words').textContent = `Drop ${words} to add ${words === 'audio' ? 'it' : 'them'}`;
+    byId('record').hidden = !this.#takes('audio') && !recording;
+  }
+
   async #send() {
+    if (this.#session.isRunning()) return;
+    // What is being recorded belongs to the message.
+    await this.#recording.finish();
     await this.#reading;
     const text = this.#input.value.trim();
     if ((text === '' && this.#pending.length === 0) || this.#session.isRunning()) return;
     const sent = this.#pending;
     const refusal = this.#session.refusal(text, sent.map(({ attachment }) => attachment));
     if (refusal !== null) return this.#say(refusal);
+    for (const { clip } of sent) clip?.close();
     this.#input.value = '';
     this.#pending = [];
     this.#say('');
@@ -99,11 +137,10 @@ export class ComposerView {
     this.#afterSend();
   }
 
-  // --- images ---
+  // --- attachments ---
 
   #wireFiles() {
     const file = byId('file');
-    file.accept = ACCEPT;
     byId('attach').addEventListener('click', () => file.click());
     file.addEventListener('change', () => {
       this.#add([...file.files]);
@@ -146,10 +183,10 @@ export class ComposerView {
     });
   }
 
-  #add(files) {
+  /** Adds files; `words` is what there is to say of them already. */
+  #add(files, ...words) {
     // One after another, so that each knows what room the ones before it have left.
     this.#reading = this.#reading.then(async () => {
-      const words = [];
       let refused = false;
       for (const file of files) {
         try {
@@ -164,14 +201,39 @@ export class ComposerView {
       this.#drawPending();
       this.#refresh();
     });
+    return this.#reading;
+  }
+
+  #room() {
+    return this.#session.room(this.#pending.map(({ attachment }) => attachment));
   }
 
   async #addOne(file) {
-    const room = this.#session.imageRoom(this.#pending.map(({ attachment }) => attachment));
-    if (room.images <= 0) throw new Refused(`a request may carry ${LIMITS.imagesPerRequest} images, those of earlier messages included; begin a new conversation for more`);
-    const { attachment, url, note } = await readAttachment(file, room.bytes);
-    this.#pending.push({ attachment, url });
+    const { attachment, url, note } = await readAttachment(file, this.#room(), this.#takes);
+    const entry = { attachment, url, clip: null };
+    if (attachment.kind === 'audio') entry.clip = new ClipView(attachment, url, this.#player, () => this.#remove(entry));
+    this.#pending.push(entry);
     return note;
+  }
+
+  /** Seconds that a recording may take here, or null, which it says. */
+  #recordingLimitS() {
+    const room = this.#room();
+    const seconds = wavSeconds(Math.min(LIMITS.clipBytes, ((room.bytes - encodedLength(0)) * 3) / 4));
+    const full = `there is no room for a recording: ${formatBytes(Math.max(0, room.bytes))} are left; begin a new conversation for more`;
+    const refusal = tooMany('audio', room.audio) ?? (seconds < 1 ? full : null);
+    if (refusal === null) return seconds;
+    this.#say(refusal);
+    return null;
+  }
+
+  #remove(entry) {
+    entry.clip?.close();
+    this.#pending = this.#pending.filter((other) => other !== entry);
+    this.#say('');
+    this.#drawPending();
+    this.#refresh();
+    this.#input.focus();
   }
 
   #say(text, kind = '') {
@@ -184,15 +246,10 @@ export class ComposerView {
     this.#list.hidden = this.#pending.length === 0;
     this.#list.replaceChildren(
       ...this.#pending.map((entry) => {
+        if (entry.clip) return el('li', {}, entry.clip.node);
         const { name, width, height } = entry.attachment;
-        const remove = () => {
-          this.#pending = this.#pending.filter((other) => other !== entry);
-          this.#say('');
-          this.#drawPending();
-          this.#refresh();
-          this.#input.focus();
-        };
-        return el('li', {}, el('img', { src: entry.url, alt: name, title: `${name}, ${width}×${height}` }), iconButton('close', `Remove ${name}`, remove));
+        const remove = iconButton('close', `Remove ${name}`, () => this.#remove(entry), { class: 'icon-button remove' });
+        return el('li', {}, el('img', { src: entry.url, alt: name, title: `${name}, ${width}×${height}` }), remove);
       }),
     );
   }

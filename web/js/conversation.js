@@ -95,7 +95,7 @@ export function requestBody(conversation, model, dataById) {
 
 function contentOf(message, dataById) {
   if (message.attachments.length === 0) return message.text;
-  const parts = message.attachments.map((attachment) => PARTS[attachment.kind](dataById.get(attachment.id)));
+  const parts = message.attachments.map((attachment) => PARTS[attachment.kind](dataById.get(attachment.id), attachment));
   if (message.text !== '') parts.push({ type: 'text', text: message.text });
   return parts;
 }
@@ -103,6 +103,7 @@ function contentOf(message, dataById) {
 /** How each kind of attachment stands in a request. */
 const PARTS = {
   image: (url) => ({ type: 'image_url', image_url: { url } }),
+  audio: (url, { format }) => ({ type: 'input_audio', input_audio: { data: url.slice(url.indexOf(',') + 1), format } }),
 };
 
 /** Attachments of the shown path. */

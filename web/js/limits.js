@@ -6,6 +6,8 @@ const MIB = 1024 * 1024;
 export const LIMITS = Object.freeze({
   /** Bytes of one request with images. */
   bodyBytes: 24 * MIB,
+  /** The same where the model hears. */
+  bodyWithAudioBytes: 40 * MIB,
   /** Bytes that one image may take in a request, as base64; a larger one is made smaller first. */
   imageBodyBytes: 10 * MIB,
   /** Pixels of one image; a larger one is made smaller first. */
@@ -18,11 +20,18 @@ export const LIMITS = Object.freeze({
   imageFileBytes: 64 * MIB,
   /** Images of one request, those of earlier messages included. */
   imagesPerRequest: 8,
+  /** Bytes of one file of audio. */
+  clipBytes: 25e6,
+  clipSeconds: 3600,
+  /** Bytes of compressed audio that the page decodes, to draw and to play it; as samples it takes a multiple of that. */
+  clipDecodeBytes: 10e6,
+  /** Clips of one request, those of earlier messages included. */
+  clipsPerRequest: 16,
   stopStrings: 4,
   stopBytes: 256,
   /** Conversations kept in the browser. */
   conversations: 500,
-  /** Bytes kept in the browser, images included. */
+  /** Bytes kept in the browser, images and audio included. */
   storedBytes: 512 * MIB,
   /** Bytes of a file to import. */
   importBytes: 512 * MIB,

@@ -1,6 +1,7 @@
 // One message on the page.
 
 import { seconds, statTexts } from './answer.js';
+import { ClipView } from './clip-view.js';
 import { el, icon, iconButton } from './dom.js';
 import { MarkdownView } from './markdown.js';
 
@@ -22,7 +23,7 @@ const ENDS = {
 };
 
 /** `actions` has what buttons call: `copy`, `edit`, `refusal`, `regenerate`, `sibling`, `dataOf`, `enterKey`,
- * `showImage`. */
+ * `showImage`, and `player`, which plays clips. */
 export function messageView(message, actions) {
   return message.role === 'user' ? new UserView(message, actions) : new AnswerView(message, actions);
 }
@@ -44,7 +45,9 @@ function siblingButtons(message, { siblings, running }, actions) {
 class UserView {
   #message;
   #actions;
-  #images = el('div', { class: 'images' });
+  #attachments = el('div', { class: 'attachments' });
+  #clips = [];
+  #closed = false;
   #text;
   #footer = el('div', { class: 'message-actions' });
   #form = null;
@@ -54,22 +57,27 @@ class UserView {
     this.#actions = actions;
     this.#text = el('div', { class: 'message-text', dir: 'auto', text: message.text });
     this.node = el('article', { class: 'message user', 'data-message': message.id }, el('h2', { class: 'hidden', text: 'You' }));
-    if (message.attachments.length > 0) this.node.append(this.#images);
+    if (message.attachments.length > 0) this.node.append(this.#attachments);
     if (message.text !== '') this.node.append(this.#text);
     this.node.append(this.#footer);
-    if (message.attachments.length > 0) this.#showImages();
+    if (message.attachments.length > 0) this.#showAttachments();
   }
 
-  async #showImages() {
+  async #showAttachments() {
     const { attachments } = this.#message;
     const data = await this.#actions.dataOf(attachments);
-    this.#images.replaceChildren(
+    if (this.#closed) return;
+    this.#attachments.replaceChildren(
       ...attachments.map((attachment) => {
         const url = data.get(attachment.id);
-        if (!url) return el('span', { class: 'gone', text: 'image no longer here' });
+        if (!url) return el('span', { class: 'gone', text: `${attachment.kind} no longer here` });
+        if (attachment.kind === 'audio') {
+          this.#clips.push(new ClipView(attachment, url, this.#actions.player));
+          return this.#clips.at(-1).node;
+        }
         const image = el('img', { src: url, alt: attachment.name, width: attachment.width, height: attachment.height });
         const show = () => this.#actions.showImage(attachment, url);
-        return el('button', { type: 'button', class: attachments.length === 1 ? 'only' : null, 'aria-label': `Show image ${attachment.name}`, on: { click: show } }, image);
+        return el('button', { type: 'button', class: attachments.length === 1 ? 'picture only' : 'picture', 'aria-label': `Show image ${attachment.name}`, on: { click: show } }, image);
       }),
     );
   }
@@ -83,6 +91,12 @@ class UserView {
         iconButton('edit', 'Edit message', () => this.edit(), { disabled: running }),
       ].filter(Boolean),
     );
+  }
+
+  /** Ends what sounds. */
+  close() {
+    this.#closed = true;
+    for (const clip of this.#clips) clip.close();
   }
 
   /** Makes the text a field; sending it makes another version of the message. */

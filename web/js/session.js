@@ -147,7 +147,13 @@ export class Session extends EventTarget {
 
   /** The id of the model that answers here, or null while it is not known. */
   modelName() {
-    return this.current.settings.model ?? this.models[0] ?? null;
+    return this.current.settings.model ?? this.models[0]?.id ?? null;
+  }
+
+  /** Whether that model takes attachments of this kind. One that does not say may see, but does not hear. */
+  takes(kind) {
+    const modalities = this.models.find(({ id }) => id === this.modelName())?.modalities ?? null;
+    return modalities === null ? kind === 'image' : modalities.includes(kind);
   }
 
   // --- messages ---
@@ -156,21 +162,27 @@ export class Session extends EventTarget {
     return this.#running.has(id);
   }
 
-  /** Images that may still be added, with `pending` ones not yet sent. */
-  imageRoom(pending) {
-    const shown = tree.shownAttachments(this.current);
-    const used = [...shown, ...pending].reduce((sum, { bytes }) => sum + bytes, 0);
-    return { images: LIMITS.imagesPerRequest - shown.length - pending.length, bytes: LIMITS.bodyBytes - BODY_OVERHEAD_BYTES - used };
+  /** What may still be added beside `pending` attachments not yet sent: how many of each kind, and how many bytes. */
+  room(pending) {
+    const all = [...tree.shownAttachments(this.current), ...pending];
+    const used = all.reduce((sum, { bytes }) => sum + bytes, 0);
+    const left = (kind, most) => most - all.filter((attachment) => attachment.kind === kind).length;
+    return { image: left('image', LIMITS.imagesPerRequest), audio: left('audio', LIMITS.clipsPerRequest), bytes: this.#bodyBytes() - BODY_OVERHEAD_BYTES - used };
+  }
+
+  #bodyBytes() {
+    return this.takes('audio') ? LIMITS.bodyWithAudioBytes : LIMITS.bodyBytes;
   }
 
   /** Why a request could not carry this text with these attachments, or null. */
   refusal(text, attachments = []) {
     const parts = [...tree.shownPath(this.current).map((message) => message.text), text, this.current.settings.system];
     const bytes = parts.reduce((sum, part) => sum + new Blob([part]).size, 0);
-    const room = this.imageRoom(attachments).bytes;
+    const room = this.room(attachments).bytes;
     if (bytes <= room) return null;
-    const total = formatBytes(LIMITS.bodyBytes - room + bytes);
-    return `this conversation with its images takes ${total}; the limit is ${formatBytes(LIMITS.bodyBytes)}: begin a new one, or go back to an earlier message`;
+    const most = this.#bodyBytes();
+    const what = this.takes('audio') ? 'images and audio' : 'images';
+    return `this conversation with its ${what} takes ${formatBytes(most - room + bytes)}; the limit is ${formatBytes(most)}: begin a new one, or go back to an earlier message`;
   }
 
   /** Sends a message. `attachments` are `{attachment, url}`. */
@@ -261,11 +273,12 @@ export class Session extends EventTarget {
       this.#emit('models');
     }
     if (signal.aborted) throw signal.reason;
-    message.model = conversation.settings.model ?? this.models[0] ?? null;
+    message.model = conversation.settings.model ?? this.models[0]?.id ?? null;
     if (message.model === null) throw new ApiError('server', 'the server has no model');
     const attachments = tree.shownAttachments(conversation);
     const data = await this.dataOf(attachments);
-    if (attachments.some(({ id }) => !data.has(id))) throw new ApiError('shape', 'an image of this conversation is no longer in this browser; edit the message it belongs to');
+    const gone = attachments.find(({ id }) => !data.has(id));
+    if (gone) throw new ApiError('shape', `${gone.kind === 'audio' ? 'audio' : 'an image'} of this conversation is no longer in this browser; edit the message it belongs to`);
     return tree.requestBody(conversation, message.model, data);
   }
 

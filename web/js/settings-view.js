@@ -79,7 +79,7 @@ export class SettingsView {
 
   #fill() {
     const { settings } = this.#session.current;
-    const { models } = this.#session;
+    const models = this.#session.models.map(({ id }) => id);
     const model = this.#fields.get('model');
     const known = settings.model === null || models.includes(settings.model) ? models : [settings.model, ...models];
     model.place.hidden = known.length < 2;
@@ -112,7 +112,7 @@ export class SettingsView {
     });
     byId('delete-all').addEventListener('click', async () => {
       const { conversations } = this.#session.usage();
-      const sure = await confirm({ title: 'Delete all conversations?', text: `${conversations} with their images are removed from this browser. This can not be undone.`, yes: 'Delete all' });
+      const sure = await confirm({ title: 'Delete all conversations?', text: `${conversations} with their images and audio are removed from this browser. This can not be undone.`, yes: 'Delete all' });
       if (!sure) return;
       for (const { id } of this.#session.list()) await this.#session.remove(id);
       this.#say('transfer-status', 'All conversations are deleted.');

@@ -9,7 +9,7 @@ const COMMAND = isMac ? '⌘' : 'Ctrl';
 const SHORTCUTS = [
   { keys: ['Enter'], what: 'Send the message' },
   { keys: ['Shift', 'Enter'], what: 'New line' },
-  { keys: ['Esc'], what: 'Stop the answer, or close what is open' },
+  { keys: ['Esc'], what: 'Stop the answer, discard a recording, or close what is open' },
   { keys: ['↑'], what: 'Edit your last message, when the field is empty' },
   { keys: [COMMAND, 'Shift', 'O'], what: 'New conversation', action: 'create', press: (event) => event.shiftKey && event.key.toLowerCase() === 'o' },
   { keys: [COMMAND, 'K'], what: 'Search conversations', action: 'search', press: (event) => !event.shiftKey && event.key.toLowerCase() === 'k' },

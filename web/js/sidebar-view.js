@@ -153,7 +153,7 @@ export class SidebarView {
   async #remove(conversation) {
     const openers = this.#openers();
     const at = openers.findIndex((opener) => opener.closest('.list-item').dataset.id === conversation.id);
-    const sure = await confirm({ title: 'Delete this conversation?', text: `“${conversation.title || 'Without a title'}” and its images are removed from this browser. This can not be undone.`, yes: 'Delete' });
+    const sure = await confirm({ title: 'Delete this conversation?', text: `“${conversation.title || 'Without a title'}” and its images and audio are removed from this browser. This can not be undone.`, yes: 'Delete' });
     if (sure) await this.#session.remove(conversation.id);
     (this.#openers()[Math.min(at, this.#openers().length - 1)] ?? byId('new-conversation')).focus();
   }

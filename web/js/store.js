@@ -1,4 +1,4 @@
-// Conversations in the browser: IndexedDB, or memory where that is not to be had. Images lie in a place of their own, so
+// Conversations in the browser: IndexedDB, or memory where that is not to be had. Images and audio lie in a place of their own, so
 // that the list and the search do not read them. Bounded, and full is an error that says what to do.
 
 import { formatBytes, LIMITS } from './limits.js';
@@ -94,11 +94,11 @@ class Store {
   }
 }
 
-/** Bytes that a conversation counts, its images once each. */
+/** Bytes that a conversation counts, its attachments once each. */
 function sizeOf(conversation) {
-  const images = new Map(conversation.messages.flatMap((message) => message.attachments).map((attachment) => [attachment.id, attachment.bytes]));
+  const attachments = new Map(conversation.messages.flatMap((message) => message.attachments).map((attachment) => [attachment.id, attachment.bytes]));
   let sum = JSON.stringify(conversation).length;
-  for (const bytes of images.values()) sum += bytes;
+  for (const bytes of attachments.values()) sum += bytes;
   return sum;
 }
 

@@ -4,15 +4,20 @@
 import { cleanTitle, DEFAULT_SETTINGS, newId } from './conversation.js';
 import { LIMITS } from './limits.js';
 import { checkSetting } from './settings-rules.js';
+import { AUDIO_TYPES, N_PEAKS, PEAK_MAX } from './wav.js';
 
 const FORMAT = 'puna-conversations';
-const DATA_URL = /^data:image\/(?:png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}$/;
+/** How the data of each kind begins, and what to call it. */
+const DATA = {
+  image: [/^data:image\/(?:png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}$/, 'is no image as a data URL (PNG, JPEG, WebP, GIF)'],
+  audio: [/^data:audio\/(?:wav|mpeg|flac|ogg|mp4);base64,[A-Za-z0-9+/]+={0,2}$/, 'is no audio as a data URL (WAV, MP3, FLAC, Ogg, M4A)'],
+};
 const STATES = ['done', 'stopped', 'cut', 'error'];
 const STAT_NAMES = ['promptTokens', 'answerTokens', 'thinkingTokens', 'firstMs', 'thinkingMs', 'totalMs', 'tokensPerS'];
 
 /** A file with these conversations; `data` has the data URL of each attachment by id. */
 export function exportText(conversations, data) {
-  // An image that the browser has dropped is left out, so that the file can be read again.
+  // An attachment that the browser has dropped is left out, so that the file can be read again.
   const whole = (message) => ({ ...message, attachments: message.attachments.filter(({ id }) => data.has(id)) });
   const kept = conversations.map((conversation) => ({ ...conversation, messages: conversation.messages.map(whole) }));
   return JSON.stringify({ format: FORMAT, version: 1, exported: new Date().toISOString(), conversations: kept, attachments: Object.fromEntries(data) }, null, 1);
@@ -91,16 +96,25 @@ function readMessage(value, path, urls, data) {
 
 function readAttachment(value, path, urls, data) {
   object(value, path);
-  check(value.kind === 'image', `${path}.kind`, 'is not "image"');
+  const { kind } = value;
+  check(kind === 'image' || kind === 'audio', `${path}.kind`, 'is neither "image" nor "audio"');
+  const [pattern, wrong] = DATA[kind];
   const url = Object.hasOwn(urls, value.id) ? urls[value.id] : null;
-  check(typeof url === 'string' && DATA_URL.test(url), `attachments["${String(value.id).slice(0, 60)}"]`, 'is no image as a data URL (PNG, JPEG, WebP, GIF)');
-  check(url.length <= LIMITS.bodyBytes, path, 'is larger than a request may be');
+  check(typeof url === 'string' && pattern.test(url), `attachments["${String(value.id).slice(0, 60)}"]`, wrong);
+  check(url.length <= (kind === 'image' ? LIMITS.bodyBytes : LIMITS.bodyWithAudioBytes), path, 'is larger than a request may be');
+  const type = url.slice(5, url.indexOf(';'));
+  const own = kind === 'image' ? { width: number(value.width, `${path}.width`), height: number(value.height, `${path}.height`) } : readSound(value, path, type);
   const id = newId();
   data.set(id, url);
-  return {
-    id, kind: 'image', name: string(value.name, `${path}.name`).slice(0, 255), type: url.slice(5, url.indexOf(';')), bytes: url.length,
-    width: number(value.width, `${path}.width`), height: number(value.height, `${path}.height`),
-  };
+  return { id, kind, name: string(value.name, `${path}.name`).slice(0, 255), type, bytes: url.length, ...own };
+}
+
+function readSound(value, path, type) {
+  check(Array.isArray(value.peaks) && value.peaks.length <= N_PEAKS, `${path}.peaks`, `is no list of at most ${N_PEAKS}`);
+  const peaks = value.peaks.map((peak, index) => number(peak, `${path}.peaks[${index}]`));
+  check(peaks.every((peak) => peak <= PEAK_MAX), `${path}.peaks`, `has one above ${PEAK_MAX}`);
+  const format = Object.keys(AUDIO_TYPES).find((name) => AUDIO_TYPES[name] === type);
+  return { format, peaks, seconds: value.seconds === null ? null : number(value.seconds, `${path}.seconds`) };
 }
 
 function readSettings(value, path) {

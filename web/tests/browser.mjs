@@ -2,7 +2,7 @@
 // no dialog of the browser's (an attack that works would open one), no request to another host.
 
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,9 +15,16 @@ const FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', 
 /** Machines that run tests may be slow or stand still for minutes. */
 const PATIENCE_MS = 150_000;
 
-export async function startBrowser() {
+/** Starts it. `microphone`, a WAV file's bytes, is what its microphone hears, again and again; without it there is none. */
+export async function startBrowser(microphone = null) {
   const profile = mkdtempSync(join(tmpdir(), 'puna-web-'));
-  const browser = await chromium.launch({ executablePath: process.env.PUNA_CHROMIUM ?? '/usr/bin/chromium', headless: true, args: FLAGS, timeout: PATIENCE_MS, env: { ...process.env, HOME: profile } });
+  const args = [...FLAGS];
+  if (microphone !== null) {
+    const file = join(profile, 'microphone.wav');
+    writeFileSync(file, microphone);
+    args.push('--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream', `--use-file-for-fake-audio-capture=${file}`);
+  }
+  const browser = await chromium.launch({ executablePath: process.env.PUNA_CHROMIUM ?? '/usr/bin/chromium', headless: true, args, timeout: PATIENCE_MS, env: { ...process.env, HOME: profile } });
   return {
     browser,
     async close() {

@@ -9,6 +9,9 @@ import { fileURLToPath } from 'node:url';
 const WEB = fileURLToPath(new URL('..', import.meta.url));
 const TYPES = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript; charset=utf-8', '.mjs': 'text/javascript; charset=utf-8', '.css': 'text/css; charset=utf-8', '.svg': 'image/svg+xml', '.webmanifest': 'application/manifest+json' };
 
+/** What the models take; null is a server that does not say. */
+const DEFAULT_MODALITIES = ['text', 'image'];
+
 /** What `puna serve` sends with the page. */
 export const CSP =
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; font-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -87,7 +90,7 @@ class Stream {
 
 /** Starts it. `key` is one that requests must have, or null; `answers` are used up first, then it says what it was asked. */
 export async function startMock() {
-  const mock = { key: null, models: ['toy-llama-4'], modelsStatus: 200, answers: [], requests: [], url: '' };
+  const mock = { key: null, models: ['toy-llama-4'], modalities: DEFAULT_MODALITIES, modelsStatus: 200, answers: [], requests: [], url: '' };
 
   async function serveFile(path, response) {
     const file = normalize(path === '/' ? '/index.html' : path);
@@ -124,7 +127,7 @@ export async function startMock() {
     if (path === '/v1/chat/completions') return chat(request, response);
     if (mock.modelsStatus !== 200) return new Stream(response, '').refuse(mock.modelsStatus, 'the model is not loaded yet');
     response.writeHead(200, { 'content-type': 'application/json' });
-    response.end(JSON.stringify({ object: 'list', data: mock.models.map((id) => ({ id, object: 'model', created: 1, owned_by: 'puna' })) }));
+    response.end(JSON.stringify({ object: 'list', data: mock.models.map((id) => ({ id, object: 'model', created: 1, owned_by: 'puna', ...(mock.modalities && { modalities: mock.modalities }) })) }));
   });
   const sockets = new Set();
   server.on('connection', (socket) => {
@@ -143,6 +146,6 @@ export async function startMock() {
     return closed;
   };
   mock.up = () => listen(port);
-  mock.reset = () => Object.assign(mock, { key: null, models: ['toy-llama-4'], modelsStatus: 200, answers: [], requests: [] });
+  mock.reset = () => Object.assign(mock, { key: null, models: ['toy-llama-4'], modalities: DEFAULT_MODALITIES, modelsStatus: 200, answers: [], requests: [] });
   return mock;
 }

@@ -3,6 +3,7 @@
 // looks for the first three after every test.
 
 import assert from 'node:assert/strict';
+import { writeWav } from '../js/wav.js';
 import { CSP } from './mock.mjs';
 import { everywhere, scripted, seen } from './suite.mjs';
 
@@ -55,7 +56,7 @@ async function inspect(driver) {
       input: ['checked'],
       details: ['open'],
       img: ['src', 'alt', 'width', 'height'],
-      svg: ['viewBox'],
+      svg: ['viewBox', 'preserveAspectRatio'],
       path: ['d'],
     };
     const tags = 'article h1 h2 h3 h4 h5 h6 p div span section ul ol li a code pre em strong del br hr blockquote table thead tbody tr th td details summary button svg path i input img'.split(' ');
@@ -139,9 +140,21 @@ scripted('attacks in the name of an image are text', async (driver) => {
   await inspect(driver);
   await driver.ask('');
   await inspect(driver);
-  await driver.page.locator('.images button').click();
+  await driver.page.locator('.attachments .picture').click();
   assert.ok((await driver.page.locator('#image-caption').innerText()).startsWith('"><img src=x onerror=alert(1)>.png'));
 });
+
+scripted('attacks in the name of a clip are text', async (driver) => {
+  await driver.button('Record audio').waitFor();
+  const wav = Buffer.from(writeWav(Float32Array.from({ length: 4000 }, (_, index) => Math.sin(index / 8)), 16000));
+  await driver.page.setInputFiles('#file', { name: '"><img src=x onerror=alert(1)>.wav', mimeType: 'audio/wav', buffer: wav });
+  await driver.page.locator('#pending .clip').waitFor();
+  await inspect(driver);
+  await driver.ask('');
+  await driver.questions.locator('.clip').waitFor();
+  await inspect(driver);
+  await seen.equal(() => driver.questions.locator('.clip-name').textContent(), '"><img src=x onerror=alert(1)>.wav');
+}, { setup: (mock) => (mock.modalities = ['text', 'audio']) });
 
 everywhere('attacks in an imported file are text', async (driver) => {
   const settings = { model: null, system: ATTACKS[1], temperature: null, top_p: null, max_tokens: null, seed: null, stop: [ATTACKS[0]], frequency_penalty: null, presence_penalty: null };

@@ -2,6 +2,7 @@
 
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { writeWav } from '../js/wav.js';
 import { openPage, startBrowser } from './browser.mjs';
 import { startMock } from './mock.mjs';
 
@@ -66,8 +67,20 @@ const drawImage = (page, width, height) =>
 
 const image = async (page, name, width, height) => ({ name, mimeType: 'image/png', buffer: Buffer.from(await drawImage(page, width, height)) });
 
+/** What sounds a little as speech looks: syllables of different loudness, with rests between words. */
+function babble(seconds, rateHz) {
+  return Float32Array.from({ length: seconds * rateHz }, (_, index) => {
+    const at = index / rateHz;
+    const syllable = Math.max(0, Math.sin(Math.PI * at * 4.3)) * (0.35 + 0.65 * Math.abs(Math.sin(at * 2.1 + Math.sin(at * 5))));
+    return (Math.sin(at * 1.7) > -0.75 ? 0.6 : 0.01) * syllable * Math.sin(2 * Math.PI * (150 + 30 * Math.sin(at * 3)) * at);
+  });
+}
+
+const sound = (seconds, rateHz = 16000) => Buffer.from(writeWav(babble(seconds, rateHz), rateHz));
+
 async function shoot(browser, mock, size, colorScheme) {
   mock.reset();
+  mock.modalities = ['text', 'image', 'audio'];
   const { page, close } = await openPage(browser, mock.url, { viewport: SIZES[size], colorScheme, hasTouch: size === 'phone', isMobile: size === 'phone' });
   const picture = async (name) => {
     await page.evaluate(() => document.fonts.ready);
@@ -117,6 +130,8 @@ async function shoot(browser, mock, size, colorScheme) {
   await main.evaluate((node) => (node.scrollTop = node.scrollHeight));
   await picture('5-conversation-end');
 
+  await shootAudio(page, mock, send, picture);
+
   await page.keyboard.press('Control+,');
   await page.fill('#set-system', 'You are a patient teacher. Answer in short paragraphs.');
   await page.fill('#set-temperature', '0.7');
@@ -158,9 +173,44 @@ async function shoot(browser, mock, size, colorScheme) {
   await close();
 }
 
+async function shootAudio(page, mock, send, picture) {
+  const wav = (name, seconds) => ({ name, mimeType: 'audio/wav', buffer: sound(seconds) });
+  await page.keyboard.press('Control+Shift+O');
+  await page.setInputFiles('#file', [wav('voice note.wav', 7), await image(page, 'puna.png', 640, 420)]);
+  await page.locator('#pending li').nth(1).waitFor();
+  await page.click('#record');
+  await page.waitForFunction(() => document.getElementById('recording-time').textContent === '0:03');
+  await page.fill('#input', 'Who says what about the picture?');
+  await picture('c-recording');
+  await page.click('#record');
+  await page.locator('#pending li').nth(2).waitFor();
+  await picture('d-clips-to-send');
+  mock.answers.push((stream) => {
+    stream.say('The first voice likes the light over the mountains. The second one asks **where** it was taken.');
+    stream.end({ usage: { prompt_tokens: 412, completion_tokens: 19 } });
+  });
+  await page.press('#input', 'Enter');
+  await page.locator('.message.user .clip-play').first().click();
+  await page.locator('.stats').waitFor();
+  await page.waitForFunction(() => /^0:0[2-9] /.test(document.querySelector('.message.user .clip-time').textContent));
+  await picture('e-clips-sent');
+  await page.evaluate(() => (navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('x', 'NotAllowedError'))));
+  await page.setInputFiles('#file', [{ name: 'unheard.flac', mimeType: 'audio/flac', buffer: Buffer.from('fLaC and nothing else') }]);
+  await page.locator('#pending .clip').waitFor();
+  await page.click('#record');
+  await page.locator('#composer-note:visible').waitFor();
+  await picture('f-microphone-refused');
+  await page.click('#pending .remove');
+  mock.answers.push((stream) => {
+    stream.say('Yes.');
+    stream.end();
+  });
+  await send('Thanks!');
+}
+
 mkdirSync(folder, { recursive: true });
 const mock = await startMock();
-const { browser, close } = await startBrowser();
+const { browser, close } = await startBrowser(sound(12, 48000));
 for (const size of Object.keys(SIZES)) for (const scheme of ['light', 'dark']) await shoot(browser, mock, size, scheme);
 await close();
 await mock.down();

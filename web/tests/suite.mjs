@@ -15,16 +15,19 @@ const POLL_MS = 25;
 
 let mock;
 let browser;
+let microphone = null;
 
 before(async () => {
   mock = realUrl === null ? await startMock() : null;
-  browser = await startBrowser();
 });
 
 after(async () => {
   await browser?.close();
   await mock?.down();
 });
+
+/** Gives the browser of this file's tests a microphone that hears a WAV file. */
+export const hear = (wav) => (microphone = wav);
 
 /** A test that runs against any server. `work` gets the page's {@link Driver}. */
 export const everywhere = (name, work, options = {}) => define(name, work, options, false);
@@ -36,7 +39,9 @@ function define(name, work, options, skip) {
   test(name, { skip: skip && 'needs scripted answers; PUNA_URL is set' }, async () => {
     mock?.reset();
     const { setup, ...pageOptions } = options;
-    setup?.(mock);
+    if (mock) setup?.(mock);
+    // Not before: a file says what its microphone hears once this one has been read.
+    browser ??= await startBrowser(microphone);
     const url = realUrl === null ? mock.url : new URL('./', realUrl).href;
     const keyInit = realKey === null ? null : `sessionStorage.setItem('puna.key', ${JSON.stringify(realKey)})`;
     const opened = await openPage(browser.browser, url, { init: keyInit, ...pageOptions });

@@ -7,10 +7,12 @@ import { addMessage, dropLeaf, matches, newConversation, requestBody, showSiblin
 import { highlight } from '../js/highlight.js';
 import { parseBlocks } from '../js/markdown-blocks.js';
 import { parseInline, plainText, safeTarget } from '../js/markdown-inline.js';
+import { resample } from '../js/resample.js';
 import { Session } from '../js/session.js';
 import { checkSetting, formatField, parseField } from '../js/settings-rules.js';
 import { EVENT_LIMIT_CHARS, SseParser } from '../js/sse.js';
 import { exportText, importText } from '../js/transfer.js';
+import { AUDIO_TYPES, clock, formatOf, N_PEAKS, peaksOf, wavSeconds, writeWav } from '../js/wav.js';
 import { randomMarkdown, seeded } from './random-markdown.mjs';
 
 // --- events ---
@@ -266,8 +268,109 @@ test('a conversation above the limit of a request is refused before it is sent',
   assert.equal(session.refusal('x'.repeat(3 * mebibyte), [image]), null);
   assert.match(session.refusal('x'.repeat(5 * mebibyte), [image]), /takes 25 MiB/);
   addMessage(session.current, { role: 'user', text: '', attachments: [image] });
-  assert.equal(session.imageRoom([]).images, 7);
-  assert.ok(session.imageRoom([image]).bytes < 0);
+  assert.equal(session.room([]).image, 7);
+  assert.equal(session.room([]).audio, 16);
+  assert.ok(session.room([image]).bytes < 0);
+  session.models = [{ id: 'm', modalities: ['text', 'audio'] }];
+  assert.ok(session.room([image]).bytes > -mebibyte, 'a model that hears takes longer requests');
+  assert.match(session.refusal('x'.repeat(21 * mebibyte)), /^this conversation with its images and audio takes 41 MiB; the limit is 40 MiB/);
+});
+
+// --- audio ---
+
+/** A tone of so many seconds. */
+const tone = (hz, seconds, rateHz, loud = 0.5) => Float32Array.from({ length: Math.round(seconds * rateHz) }, (_, index) => loud * Math.sin((2 * Math.PI * hz * index) / rateHz));
+
+test('a WAV file has the header of 16 bits in one channel, and samples that a reader gets back', () => {
+  const cases = [[0, 0], [1, 32767], [-1, -32768], [2, 32767], [-2, -32768], [0.5, 16384], [-0.5, -16384], [1 / 32768, 1], [0.4 / 32768, 0], [Number.NaN, 0], [Infinity, 32767]];
+  const bytes = writeWav(Float32Array.from(cases.map(([sample]) => sample)), 16000);
+  const header = Buffer.from(bytes.subarray(0, 44));
+  assert.equal(bytes.length, 44 + 2 * cases.length);
+  assert.deepEqual([header.toString('latin1', 0, 4), header.toString('latin1', 8, 16), header.toString('latin1', 36, 40)], ['RIFF', 'WAVEfmt ', 'data']);
+  assert.deepEqual([4, 16, 24, 28, 40].map((at) => header.readUInt32LE(at)), [bytes.length - 8, 16, 16000, 32000, 2 * cases.length]);
+  assert.deepEqual([20, 22, 32, 34].map((at) => header.readUInt16LE(at)), [1, 1, 2, 16], 'integers, one channel, two bytes');
+  cases.forEach(([sample, expected], index) => assert.equal(Buffer.from(bytes).readInt16LE(44 + 2 * index), expected, `${sample}`));
+  assert.equal(writeWav(new Float32Array(0), 16000).length, 44);
+  for (const [size, seconds] of [[44 + 32000, 1], [44 + 31998, 0], [44 + 96001, 3], [0, 0], [-5, 0]]) assert.equal(wavSeconds(size), seconds, `${size} bytes`);
+});
+
+test('resampling keeps what the lower rate can hold, and takes away what it can not', () => {
+  let compared = 0;
+  for (const [fromHz, toHz, hz] of [[48000, 16000, 440], [48000, 16000, 5000], [48000, 16000, 6500], [44100, 16000, 440], [44100, 16000, 6500], [8000, 16000, 440], [22050, 16000, 3000], [16000, 16000, 7900], [48000, 16000, 8700], [48000, 16000, 12000], [44100, 16000, 15000], [96000, 16000, 40000]]) {
+    const samples = resample(tone(hz, 1, fromHz), fromHz, toHz);
+    assert.equal(samples.length, Math.ceil((fromHz * toHz) / fromHz), `${fromHz} to ${toHz}`);
+    // At the ends the filter sees the silence around.
+    const wanted = hz < toHz / 2 ? tone(hz, 1, toHz) : new Float32Array(toHz);
+    let worst = 0;
+    for (let index = 200; index < samples.length - 200; index += 1) worst = Math.max(worst, Math.abs(samples[index] - wanted[index]));
+    // A fiftieth of the tone, the phase included; the filter falls from 6.5 to 8.7 kHz.
+    assert.ok(worst <= 0.01, `${hz} Hz from ${fromHz} to ${toHz}: ${worst}`);
+    compared += samples.length - 400;
+  }
+  for (const length of [0, 1, 2, 3, 147]) assert.equal(resample(new Float32Array(length), 44100, 16000).length, Math.ceil((length * 160) / 441), `${length} samples`);
+  const flat = resample(new Float32Array(4410).fill(0.25), 44100, 16000).subarray(100, 1500);
+  assert.ok(flat.every((sample) => Math.abs(sample - 0.25) < 1e-6), 'a constant stays what it is');
+  console.log(`${compared} samples compared`);
+});
+
+test('the format of a file is read from its bytes, whatever its name', () => {
+  const bytes = (...parts) => Uint8Array.from(parts.flatMap((part) => (typeof part === 'string' ? [...part].map((char) => char.charCodeAt(0)) : part)));
+  const ogg = (codec) => bytes('OggS', Array(24).fill(0), codec);
+  const cases = [
+    [writeWav(tone(440, 0.01, 16000), 16000), 'wav'],
+    [bytes('fLaC', [0, 0, 0, 34]), 'flac'],
+    [bytes([0, 0, 0, 32], 'ftypM4A '), 'm4a'],
+    [ogg('\u0001vorbis'), 'ogg'],
+    [ogg('OpusHead'), null],
+    [bytes('ID3', [4, 0]), 'mp3'],
+    [bytes([0xff, 0xfb, 0x90]), 'mp3'],
+    [bytes([0xff, 0xf3, 0x90]), 'mp3'],
+    [bytes([0xff, 0xf1, 0x50]), null], // AAC without a container
+    [bytes([0x1a, 0x45, 0xdf, 0xa3]), null], // WebM
+    [bytes('RIFF', [0, 0, 0, 0], 'WEBP'), null],
+    [bytes('hello'), null],
+    [bytes(), null],
+  ];
+  for (const [start, expected] of cases) assert.equal(formatOf(start), expected, Buffer.from(start).toString('latin1', 0, 12));
+});
+
+test('a waveform is the loudest sample of each part', () => {
+  const samples = new Float32Array(N_PEAKS * 100);
+  samples[0] = -1;
+  samples[150] = 0.5;
+  samples[samples.length - 1] = 3;
+  const expected = Array(N_PEAKS).fill(0);
+  [expected[0], expected[1], expected[N_PEAKS - 1]] = [100, 50, 100];
+  assert.deepEqual(peaksOf(samples), expected);
+  assert.deepEqual(peaksOf(Float32Array.of(0.25, -0.75)), [25, 75]);
+  assert.deepEqual(peaksOf(new Float32Array(0)), []);
+  for (const [seconds, text] of [[0, '0:00'], [9.99, '0:09'], [75, '1:15'], [3600, '60:00']]) assert.equal(clock(seconds), text);
+});
+
+test('a model that does not say what it takes may see, but does not hear', () => {
+  const session = new Session({ store: {}, api: {}, defaults: { read: () => ({ model: null }) } });
+  const takes = () => ['image', 'audio'].filter((kind) => session.takes(kind)).join();
+  assert.equal(takes(), 'image', 'no model is known yet');
+  for (const [modalities, expected] of [[null, 'image'], [['text'], ''], [['text', 'image'], 'image'], [['text', 'audio'], 'audio'], [['text', 'image', 'audio'], 'image,audio']]) {
+    session.models = [{ id: 'm', modalities }];
+    assert.equal(takes(), expected, String(modalities));
+  }
+  session.current.settings.model = 'other';
+  assert.equal(takes(), 'image', 'another model than those of the server');
+});
+
+test('images and clips stand in a request in the order they were added', () => {
+  const conversation = newConversation();
+  const clip = (id, format) => ({ id, kind: 'audio', name: id, type: AUDIO_TYPES[format], bytes: 30, format, seconds: 1, peaks: [] });
+  const image = { id: 'i', kind: 'image', name: 'i', type: 'image/png', bytes: 30, width: 1, height: 1 };
+  addMessage(conversation, { role: 'user', text: 'compare', attachments: [clip('a', 'wav'), image, clip('b', 'mp3')] });
+  const data = new Map([['a', 'data:audio/wav;base64,UklG'], ['i', 'data:image/png;base64,AA=='], ['b', 'data:audio/mpeg;base64,SUQz']]);
+  assert.deepEqual(requestBody(conversation, 'm', data).messages[0].content, [
+    { type: 'input_audio', input_audio: { data: 'UklG', format: 'wav' } },
+    { type: 'image_url', image_url: { url: 'data:image/png;base64,AA==' } },
+    { type: 'input_audio', input_audio: { data: 'SUQz', format: 'mp3' } },
+    { type: 'text', text: 'compare' },
+  ]);
 });
 
 // --- times and counts ---
@@ -303,17 +406,18 @@ test('the rate is that of the tokens after the first one', async () => {
 function sample() {
   const conversation = newConversation();
   const image = { id: 'i', kind: 'image', name: 'n.png', type: 'image/png', bytes: 26, width: 1, height: 1 };
-  const ask = addMessage(conversation, { role: 'user', text: 'a', attachments: [image] });
+  const clip = { id: 'c', kind: 'audio', name: 'n.mp3', type: 'audio/mpeg', bytes: 31, format: 'mp3', seconds: 1.5, peaks: [0, 100] };
+  const ask = addMessage(conversation, { role: 'user', text: 'a', attachments: [image, clip] });
   addMessage(conversation, { role: 'assistant', text: 'b', thinking: 't', stats: { promptTokens: 1, answerTokens: 2, thinkingTokens: null, firstMs: 1, thinkingMs: 0, totalMs: 2, tokensPerS: null }, finish: 'stop', model: 'm' });
   addMessage(conversation, { role: 'user', text: 'c' }, ask.parent);
   conversation.settings.temperature = 0.5;
-  return { conversation, data: new Map([['i', 'data:image/png;base64,iVBORw0KGgo=']]) };
+  return { conversation, data: new Map([['i', 'data:image/png;base64,iVBORw0KGgo='], ['c', 'data:audio/mpeg;base64,SUQzBA==']]) };
 }
 
 test('what is exported can be imported', () => {
   const { conversation, data } = sample();
   const [{ conversation: read, data: readData }] = importText(exportText([conversation], data));
-  const shape = ({ title, settings, messages }) => ({ title, settings, messages: messages.map(({ text, thinking, role, stats, finish, model, status, attachments }) => ({ text, thinking, role, stats, finish, model, status, names: attachments.map(({ name }) => name) })) });
+  const shape = ({ title, settings, messages }) => ({ title, settings, messages: messages.map(({ text, thinking, role, stats, finish, model, status, attachments }) => ({ text, thinking, role, stats, finish, model, status, attachments: attachments.map(({ id, bytes, ...rest }) => rest) })) });
   assert.deepEqual(shape(read), shape(conversation));
   assert.deepEqual(shownPath(read).map(({ text }) => text), ['c']);
   assert.deepEqual([...readData.values()], [...data.values()]);
@@ -342,6 +446,12 @@ test('a file with one wrong field is refused by the name of the field', () => {
     [(file) => (file.conversations[0].messages[1].error = { message: [] }), 'conversations[0].messages[1].error.message'],
     [(file) => (file.conversations[0].messages[1].stats.firstMs = '<b>'), 'conversations[0].messages[1].stats.firstMs'],
     [(file) => (file.conversations[0].messages[0].attachments[0].kind = 'script'), 'attachments[0].kind'],
+    [(file) => (file.conversations[0].messages[0].attachments[1].peaks = Array(65).fill(1)), 'attachments[1].peaks is no list of at most 64'],
+    [(file) => (file.conversations[0].messages[0].attachments[1].peaks = ['M0 0']), 'attachments[1].peaks[0]'],
+    [(file) => (file.conversations[0].messages[0].attachments[1].peaks = [101]), 'attachments[1].peaks has one above 100'],
+    [(file) => (file.conversations[0].messages[0].attachments[1].seconds = '1'), 'attachments[1].seconds'],
+    [(file) => (file.attachments.c = 'data:audio/webm;base64,AAAA'), 'attachments["c"]'],
+    [(file) => (file.attachments.c = file.attachments.i), 'attachments["c"]'],
     [(file) => (file.attachments.i = 'https://x.test/a.png'), 'attachments["i"]'],
     [(file) => (file.attachments.i = 'data:image/svg+xml;base64,AAAA'), 'attachments["i"]'],
     [(file) => (file.attachments.i = 'data:text/html;base64,AAAA'), 'attachments["i"]'],

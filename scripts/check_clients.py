@@ -3,7 +3,7 @@
 
 usage: python scripts/check_clients.py FOLDER [--puna target/release/puna] [--node FOLDER] [--only openai,llm] [--allow-missing]
 
-FOLDER is any model that takes images, such as the toy that `cargo run -p it --bin toy FOLDER` writes: what is checked is
+FOLDER is a small model that takes images, such as the toy that `cargo run -p it --bin toy FOLDER` writes: what is checked is
 that requests arrive, answers have the shape that each client reads, and what has to follow a schema does, not what is said.
 Clients: openai, anthropic, litellm, langchain-openai, instructor, llm (from the Python index) and openai for Node (in
 FOLDER/node_modules).  Each does a chat, a stream, a tool call, an answer by a JSON schema and an image.
@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -387,12 +388,9 @@ CHECKS = ("chat", "stream", "tool", "schema", "image")
 def decided(model, folder):
     """`model` with a setting of its own: that it takes the likeliest token. By chance a toy ends where it begins."""
     own = pathlib.Path(folder) / pathlib.Path(model).resolve().name
-    own.mkdir()
-    for file in pathlib.Path(model).resolve().iterdir():
-        (own / file.name).symlink_to(file)
+    shutil.copytree(model, own)
     settings = own / "generation_config.json"
     known = json.loads(settings.read_text()) if settings.exists() else {}
-    settings.unlink(missing_ok=True)
     settings.write_text(json.dumps({**known, "do_sample": False}))
     return own
 

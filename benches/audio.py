@@ -11,16 +11,11 @@ unless `--dtype` says otherwise, its own feature extractor (in torch) and Whispe
 
 Needs torch, transformers 5, numpy, safetensors.
 """
-import argparse
 import json
-import os
-import pathlib
-import statistics
-import subprocess
-import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+import tower  # beside this file
+
 SEED, SECONDS, RATE = 0, 30, 16000
 WIDTH, FFN, LAYERS, HEADS, MELS, FRAMES, STACK, TEXT = 512, 2048, 6, 8, 80, 1500, 4, 2048
 
@@ -102,57 +97,18 @@ class Peer:
             return time.perf_counter() - begin
 
 
-def puna_clip(binary, folder, threads):
-    """The JSON line of one counted clip."""
-    command = [binary, "bench", "-m", folder, "--audio-clip", "--runs", "1", "--threads", str(threads), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"puna bench: {done.stderr.strip()}")
-    return json.loads(done.stdout.splitlines()[0])
-
-
-def measure(folder, binary, threads, runs, dtype):
+def measure(arguments):
     """One row of results."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    # Threads of an idle peer that spin would take the processor from the other engine.
-    os.environ["OMP_WAIT_POLICY"] = "passive"
+    tower.quiet(arguments.threads)
     encoder, maps = weights()
-    if not (folder / "config.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        make(folder, encoder, maps)
-    peer = Peer(encoder, maps, threads, dtype)
-    lines, theirs = [], []
-    for _ in range(runs):
-        lines.append(puna_clip(binary, folder, threads))
-        peer.run()
-        theirs.append(peer.run())
-    ours = [line["runs_s"][0] for line in lines]
-    ratios = [other / mine for mine, other in zip(ours, theirs)]
+    if not (arguments.folder / "config.json").exists():
+        arguments.folder.mkdir(parents=True, exist_ok=True)
+        make(arguments.folder, encoder, maps)
+    peer = Peer(encoder, maps, arguments.threads, arguments.dtype)
     import transformers
-    return {
-        "test": "clip", "seconds": SECONDS, "threads": threads, "runs_s": ours, "roof": lines[0]["roof"],
-        "roof_share": statistics.median(line["roof_share"] for line in lines),
-        "others_cpu_s": round(sum(line["others_cpu_s"] or 0 for line in lines), 2), "roofs": lines[-1]["roofs"],
-        "against": {"engine": f"transformers {transformers.__version__}, torch {peer.torch.__version__}, {dtype}",
-                    "ratio": round(statistics.median(ratios), 3), "least": round(min(ratios), 3),
-                    "most": round(max(ratios), 3), "runs_s": theirs},
-    }
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--puna", default=ROOT / "target/release/puna")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="float32")
-    parser.add_argument("--out", type=pathlib.Path)
-    arguments = parser.parse_args()
-    row = measure(arguments.folder, arguments.puna, arguments.threads, arguments.runs, arguments.dtype)
-    print(json.dumps(row))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(row, indent=1) + "\n")
+    engine = f"transformers {transformers.__version__}, torch {peer.torch.__version__}, {arguments.dtype}"
+    return {"test": "clip", "seconds": SECONDS, **tower.alternated(arguments, "--audio-clip", peer.run, engine)}
 
 
 if __name__ == "__main__":
-    main()
+    tower.main(__doc__, measure, "float32")

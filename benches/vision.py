@@ -14,9 +14,6 @@ What both give is compared, so that it is the same work: 2 % of its size, eight 
 
 Needs torch, transformers 5, numpy, safetensors.
 """
-import argparse
-import json
-import os
 import pathlib
 import statistics
 import subprocess
@@ -24,7 +21,8 @@ import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+import tower  # beside this file
+
 IMAGE_START, IMAGE_END, PATCH, N_VOCAB = 5, 6, 7, 128
 SEED = 0
 
@@ -89,15 +87,6 @@ class Peer:
         return rows
 
 
-def puna_tile(binary, folder, threads):
-    """The JSON line of one counted tile."""
-    command = [binary, "bench", "-m", folder, "--image-tile", "--runs", "1", "--threads", str(threads), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"puna bench: {done.stderr.strip()}")
-    return json.loads(done.stdout.splitlines()[0])
-
-
 def compare(binary, folder, peer):
     """How far apart the two results are, relative to their size."""
     import numpy
@@ -116,50 +105,23 @@ def compare(binary, folder, peer):
     return apart
 
 
-def measure(folder, binary, threads, runs, dtype):
+def measure(arguments):
     """One row of results."""
+    folder = arguments.folder
     if not (folder / "config.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         make(folder)
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    # Threads of an idle peer that spin would take the processor from the other engine.
-    os.environ["OMP_WAIT_POLICY"] = "passive"
-    peer = Peer(folder, threads, dtype)
-    apart = compare(binary, folder, peer)
-    lines, theirs = [], []
-    for _ in range(runs):
-        lines.append(puna_tile(binary, folder, threads))
-        peer.run()
-        theirs.append(peer.run()[0])
-    ours = [line["runs_s"][0] for line in lines]
-    ratios = [other / mine for mine, other in zip(ours, theirs)]
+    tower.quiet(arguments.threads)
+    peer = Peer(folder, arguments.threads, arguments.dtype)
+    apart = compare(arguments.puna, folder, peer)
     import transformers
-    return {
-        "test": "tile", "tokens": 144, "depth": 0, "batch": 1, "threads": threads,
-        "tok_per_s": round(144 / statistics.median(ours), 2), "roof": lines[0]["roof"],
-        "roof_share": statistics.median(line["roof_share"] for line in lines), "runs_s": ours,
-        "others_cpu_s": round(sum(line["others_cpu_s"] or 0 for line in lines), 2), "roofs": lines[-1]["roofs"],
-        "relative_difference": apart,
-        "against": {"engine": f"transformers {transformers.__version__}, {peer.dtype}",
-                    "tok_per_s": round(144 / statistics.median(theirs), 2), "ratio": round(statistics.median(ratios), 3),
-                    "least": round(min(ratios), 3), "most": round(max(ratios), 3), "runs_s": theirs},
-    }
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--puna", default=ROOT / "target/release/puna")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"))
-    parser.add_argument("--out", type=pathlib.Path)
-    arguments = parser.parse_args()
-    row = measure(arguments.folder, arguments.puna, arguments.threads, arguments.runs, arguments.dtype)
-    print(json.dumps(row))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(row, indent=1) + "\n")
+    engine = f"transformers {transformers.__version__}, {peer.dtype}"
+    row = tower.alternated(arguments, "--image-tile", lambda: peer.run()[0], engine)
+    rate = lambda runs_s: round(144 / statistics.median(runs_s), 2)
+    row["against"]["tok_per_s"] = rate(row["against"]["runs_s"])
+    return {"test": "tile", "tokens": 144, "depth": 0, "batch": 1, "tok_per_s": rate(row["runs_s"]), **row,
+            "relative_difference": apart}
 
 
 if __name__ == "__main__":
-    main()
+    tower.main(__doc__, measure, None)

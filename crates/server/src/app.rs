@@ -10,7 +10,7 @@ use engine::service::Handle;
 use engine::thinking::Reasoning;
 use serde::de::DeserializeOwned;
 use tokenizer::{ChatFormat, Tokenizer};
-use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
+use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedSemaphorePermit, watch};
 
 use crate::background::Background;
 use crate::clock::Clock;
@@ -199,6 +199,17 @@ impl App {
             progress,
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Takes memory for an image or a clip that `what` needs, until the permit is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if other requests hold it.
+    pub fn media_memory(&self, size_bytes: usize, what: &str) -> Result<OwnedSemaphorePermit, Error> {
+        self.pool().media(size_bytes).ok_or_else(|| Error::Busy {
+            why: format!("{what} {size_bytes} bytes of memory, which other requests hold"),
+            retry_after: self.pace().retry_after(),
+        })
     }
 
     /// Seconds since 1970.

@@ -114,10 +114,7 @@ async fn decoded(
 ) -> Result<Decoded, Error> {
     let sample_bytes = usize::try_from(n_samples).unwrap_or(usize::MAX).saturating_mul(size_of::<f32>());
     let size_bytes = sample_bytes.saturating_add(config.feature_bytes(n_samples));
-    let permit = app.pool().media(size_bytes).ok_or_else(|| Error::Busy {
-        why: format!("{field} needs {size_bytes} bytes of memory, which other requests hold"),
-        retry_after: app.pace().retry_after(),
-    })?;
+    let permit = app.media_memory(size_bytes, &format!("{field} needs"))?;
     let mut limits = app.limits().engine.clone();
     let seconds = n_samples.div_ceil(u64::from(RATE_HZ)).max(1);
     limits.audio_seconds = u32::try_from(seconds).unwrap_or(u32::MAX).min(limits.audio_seconds);

@@ -152,10 +152,7 @@ async fn prepare(media: Vec<Medium>, app: &App) -> Result<(Vec<Media>, Option<Ow
         }
         sources.push((field, bytes, kind));
     }
-    let mut memory = app.pool().media(tile_bytes).ok_or_else(|| Error::Busy {
-        why: format!("the images need {tile_bytes} bytes of memory, which other requests hold"),
-        retry_after: app.pace().retry_after(),
-    })?;
+    let mut memory = app.media_memory(tile_bytes, "the images need")?;
     let mut media = Vec::with_capacity(sources.len());
     for (field, bytes, kind) in sources {
         media.push(match kind {

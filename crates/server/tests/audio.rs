@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,15 +18,16 @@ use engine::media::audio::{AudioShape, ClipConfig, MelSettings, PaddingMode};
 use engine::service::Job;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use server::serve::{Outcome, Run, serve};
+use server::serve::Outcome;
 use server::{Limits, Options};
-use support::{KEYS, Server, Setup, answer};
+use support::{KEYS, Server, Setup, answer, run};
 use tokenizer::Piece;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio_tungstenite::MaybeTlsStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+
+/// How long requests have to end.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// Chunks of 2 s, four frames a token: 25 tokens.
 fn clips() -> ClipConfig {
@@ -224,26 +225,6 @@ async fn files_are_written_down() {
     assert_eq!(none.json()["error"]["code"], "audio_empty");
 }
 
-struct Running {
-    address: SocketAddr,
-    stop: mpsc::Sender<()>,
-    ended: JoinHandle<std::io::Result<Outcome>>,
-    server: Server,
-}
-
-fn run(setup: Setup) -> Running {
-    let server = setup.start();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let (stop, stops) = mpsc::channel(2);
-    let app = server.app.clone();
-    let ended = tokio::spawn(async move {
-        let run = Run { listener, tls: None, drain: Duration::from_secs(10), status: None };
-        serve(&app, run, stops, || true).await
-    });
-    Running { address, stop, ended, server }
-}
-
 struct Talk(tokio_tungstenite::WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>);
 
 impl Talk {
@@ -293,7 +274,7 @@ fn kinds(events: &[Value]) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_question_that_is_said_in_pieces_is_answered_as_it_is_made() {
-    let running = run(hearing(Limits::default()));
+    let running = run(hearing(Limits::default()), DRAIN);
     let mut talk = Talk::begin(running.address).await;
     talk.say(json!({"type": "session.update", "session": {"instructions": "Be brief.", "max_output_tokens": 64}}))
         .await;
@@ -340,7 +321,7 @@ async fn a_question_that_is_said_in_pieces_is_answered_as_it_is_made() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_certain_of_a_question_is_computed_before_its_end() {
-    let running = run(hearing(Limits::default()));
+    let running = run(hearing(Limits::default()), DRAIN);
     let mut talk = Talk::begin(running.address).await;
     // Two seconds are a chunk, which is certain 200 samples later.
     let said = pcm(2.5);
@@ -369,7 +350,7 @@ async fn what_is_certain_of_a_question_is_computed_before_its_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pause_ends_a_question_where_that_is_asked() {
-    let running = run(hearing(Limits::default()));
+    let running = run(hearing(Limits::default()), DRAIN);
     let mut talk = Talk::begin(running.address).await;
     let turns = json!({"type": "server_vad", "silence_duration_ms": 200, "prefix_padding_ms": 100});
     talk.say(json!({"type": "session.update", "session": {"turn_detection": turns}})).await;
@@ -394,7 +375,7 @@ async fn a_pause_ends_a_question_where_that_is_asked() {
 async fn mistakes_are_told_and_the_session_goes_on() {
     let mut limits = Limits::default();
     limits.engine.audio_bytes = 40_000;
-    let running = run(hearing(limits));
+    let running = run(hearing(limits), DRAIN);
     let mut talk = Talk::begin(running.address).await;
     let cases = [
         (json!({"type": "no.such.event"}), "type"),
@@ -432,12 +413,10 @@ async fn mistakes_are_told_and_the_session_goes_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_is_cancelled_and_sessions_end_with_the_server() {
     let script: support::Script = Arc::new(|submitted, handle| {
-        while !handle.is_draining() && !submitted.events.is_closed() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        support::hold(|| handle.is_draining() || submitted.events.is_closed());
         answer(submitted, "late");
     });
-    let running = run(Setup { script, ..hearing(Limits::default()) });
+    let running = run(Setup { script, ..hearing(Limits::default()) }, DRAIN);
     let mut talk = Talk::begin(running.address).await;
     talk.say(json!({"type": "conversation.item.create", "item": {"type": "message", "role": "user",
         "content": [{"type": "input_text", "text": "x"}]}}))
@@ -464,7 +443,7 @@ async fn an_answer_is_cancelled_and_sessions_end_with_the_server() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_needs_a_key_that_a_browser_can_offer() {
     let keys = server::Keys::parse(&KEYS.join("\n")).unwrap();
-    let running = run(Setup { options: Options { keys, ..Options::default() }, ..hearing(Limits::default()) });
+    let running = run(Setup { options: Options { keys, ..Options::default() }, ..hearing(Limits::default()) }, DRAIN);
     let url = format!("ws://{}/v1/realtime", running.address);
     let connect = |protocols: Option<String>| {
         let mut request = url.as_str().into_client_request().unwrap();

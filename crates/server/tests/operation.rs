@@ -4,39 +4,17 @@
 
 mod support;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use engine::service::{Channel, Event, Finish, Task, Token, Usage};
-use server::serve::{Outcome, Run, serve};
-use server::{App, Clock, Limits, Options};
-use support::{Setup, answer};
+use server::serve::Outcome;
+use server::{Clock, Limits, Options};
+use support::{Setup, answer, run};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-
-struct Running {
-    address: SocketAddr,
-    stop: mpsc::Sender<()>,
-    ended: JoinHandle<std::io::Result<Outcome>>,
-    app: App,
-}
-
-fn run(setup: Setup, drain: Duration) -> Running {
-    let server = setup.start();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let (stop, stops) = mpsc::channel(2);
-    let app = server.app.clone();
-    let ended = tokio::spawn(async move {
-        let run = Run { listener, tls: None, drain, status: None };
-        serve(&server.app, run, stops, || true).await
-    });
-    Running { address, stop, ended, app }
-}
 
 /// Sends bytes and reads until the other end closes.
 async fn exchange(address: SocketAddr, request: &[u8]) -> String {
@@ -117,7 +95,7 @@ async fn told_to_end_every_stream_has_its_end() {
                 tokio::spawn(async move { exchange(running.address, &request).await })
             })
             .collect();
-        let app = running.app.clone();
+        let app = running.server.app.clone();
         support::until("all run", || app.model().handle.n_jobs() == 8).await;
         tokio::time::sleep(Duration::from_millis(3 * round as u64)).await;
         running.stop.send(()).await.unwrap();
@@ -170,7 +148,7 @@ async fn an_engine_that_stands_still_is_noticed() {
     let running = run(Setup { options, script, ..Setup::default() }, Duration::from_secs(1));
     assert!(exchange(running.address, READY).await.starts_with("HTTP/1.1 200"));
     let client = tokio::spawn(async move { exchange(running.address, &chat(true, 4)).await });
-    let app = running.app.clone();
+    let app = running.server.app.clone();
     support::until("it is asked", || app.model().handle.n_jobs() == 1).await;
     support::until("it is unready", || app.progress() >= app.limits().unready_time).await;
     let text = exchange(running.address, READY).await;
@@ -196,7 +174,7 @@ async fn requests_do_not_notice_that_the_clock_is_set() {
     let running = run(Setup { options, script, ..Setup::default() }, Duration::from_secs(1));
     let streams: Vec<_> =
         (0..8).map(|_| tokio::spawn(async move { exchange(running.address, &chat(true, 4000)).await })).collect();
-    let app = running.app.clone();
+    let app = running.server.app.clone();
     support::until("all run", || app.model().handle.n_jobs() == 8).await;
     for jump in 0..JUMPS {
         clock.set(if jump % 2 == 0 { 3600 } else { -3600 });
@@ -270,7 +248,7 @@ async fn a_stream_that_waits_says_so_and_a_client_that_leaves_frees_its_place() 
     for is_stream in [true, false] {
         let mut stream = TcpStream::connect(running.address).await.unwrap();
         stream.write_all(&chat(is_stream, 4)).await.unwrap();
-        let app = running.app.clone();
+        let app = running.server.app.clone();
         support::until("it runs", || app.model().handle.n_jobs() == 1).await;
         let mut text = String::new();
         while is_stream && text.matches(": waiting\n\n").count() < 2 {
@@ -309,7 +287,7 @@ async fn a_client_that_reads_nothing_is_left() {
         stream.write_all(&chat(true, 4000)).await.unwrap();
         clients.push(stream);
     }
-    let app = running.app.clone();
+    let app = running.server.app.clone();
     support::until("they run", || app.model().handle.n_jobs() > 0).await;
     support::until("they are left", || app.model().handle.n_jobs() == 0).await;
     println!("{} clients that read nothing were left", clients.len());

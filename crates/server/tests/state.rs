@@ -246,9 +246,7 @@ async fn a_batch_outlives_a_server_that_is_told_to_end() {
             for event in begun() {
                 submitted.events.blocking_send(event).unwrap();
             }
-            while !(submitted.events.is_closed() || (is_answered && handle.is_draining())) {
-                std::thread::sleep(std::time::Duration::from_millis(1));
-            }
+            support::hold(|| submitted.events.is_closed() || (is_answered && handle.is_draining()));
             if is_answered {
                 answer(submitted, "ok");
             }
@@ -309,9 +307,7 @@ async fn a_batch_does_not_expire_because_the_engine_has_ended() {
 async fn a_batch_is_cancelled() {
     let setup = Setup {
         script: Arc::new(|submitted, handle| {
-            while !handle.is_draining() {
-                std::thread::sleep(std::time::Duration::from_millis(1));
-            }
+            support::hold(|| handle.is_draining());
             answer(submitted, "ok");
         }),
         ..Setup::default()

@@ -114,6 +114,20 @@ pub struct AudioProjectorConfig {
 }
 
 impl AudioProjectorConfig {
+    /// GELU between two maps, nothing normalised, no biases.
+    fn plain(stack: usize, hidden_size: usize) -> Self {
+        Self {
+            stack,
+            hidden_size,
+            activation: AudioActivation::Gelu,
+            bias: false,
+            ln_pre: false,
+            ln_mid: false,
+            ln_post: false,
+            norm_eps: 1e-6,
+        }
+    }
+
     /// Inputs of the second map.
     pub fn inner_size(&self) -> usize {
         match self.activation {
@@ -151,16 +165,7 @@ pub(super) struct Decoder {
 pub(super) fn llama4(top: &Section<'_>, decoder: &Decoder) -> Result<Option<AudioConfig>, FormatError> {
     let Some(section) = top.section("audio_config")? else { return Ok(None) };
     let projector = match top.section("audio_projector_config")? {
-        None => AudioProjectorConfig {
-            stack: 4,
-            hidden_size: decoder.hidden_size,
-            activation: AudioActivation::Gelu,
-            bias: false,
-            ln_pre: false,
-            ln_mid: false,
-            ln_post: false,
-            norm_eps: 1e-6,
-        },
+        None => AudioProjectorConfig::plain(4, decoder.hidden_size),
         Some(section) => projector(&section, decoder.hidden_size)?,
     };
     let tokens = AudioTokens {
@@ -189,16 +194,7 @@ pub(super) fn voxtral(top: &Section<'_>, decoder: &Decoder) -> Result<AudioConfi
     Ok(AudioConfig {
         preset: AudioPreset::Voxtral,
         encoder: AudioEncoderConfig { block: block(&section, "attention_block", shape.n_frames, stack)?, ..shape },
-        projector: AudioProjectorConfig {
-            stack,
-            hidden_size: decoder.hidden_size,
-            activation: AudioActivation::Gelu,
-            bias: false,
-            ln_pre: false,
-            ln_mid: false,
-            ln_post: false,
-            norm_eps: 1e-6,
-        },
+        projector: AudioProjectorConfig::plain(stack, decoder.hidden_size),
         tokens: AudioTokens { start: None, audio, end: None },
     })
 }

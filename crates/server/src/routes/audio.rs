@@ -5,7 +5,7 @@ use axum::extract::{DefaultBodyLimit, Extension, Multipart, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use engine::media::Media;
-use engine::media::audio::{AudioFormat, RATE_HZ};
+use engine::media::audio::RATE_HZ;
 use engine::service::{Event, Usage};
 use serde::Serialize;
 use serde_json::Value;
@@ -152,8 +152,8 @@ async fn transcriptions(
     Extension(notes): Extension<Notes>,
     form: Result<Multipart, MultipartRejection>,
 ) -> Result<Response, Error> {
-    let fields = form::fields(form, app.limits().engine.audio_bytes, &app).await?;
-    answer(&app, caller, request_id, Wanted::read(fields, Task::Transcribe, &notes)?).await
+    let wanted = Wanted::read(form, Task::Transcribe, &notes, &app).await?;
+    answer(&app, caller, request_id, wanted).await
 }
 
 /// Writes down in English what is said in an audio file
@@ -174,8 +174,8 @@ async fn translations(
     Extension(notes): Extension<Notes>,
     form: Result<Multipart, MultipartRejection>,
 ) -> Result<Response, Error> {
-    let fields = form::fields(form, app.limits().engine.audio_bytes, &app).await?;
-    answer(&app, caller, request_id, Wanted::read(fields, Task::Translate, &notes)?).await
+    let wanted = Wanted::read(form, Task::Translate, &notes, &app).await?;
+    answer(&app, caller, request_id, wanted).await
 }
 
 /// How the words are answered.
@@ -191,7 +191,6 @@ enum Format {
 struct Wanted {
     task: Task,
     bytes: Vec<u8>,
-    declared: Option<AudioFormat>,
     model: Option<String>,
     language: Option<String>,
     prompt: Option<String>,
@@ -201,7 +200,13 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn read(fields: Vec<Field>, task: Task, notes: &Notes) -> Result<Self, Error> {
+    async fn read(
+        form: Result<Multipart, MultipartRejection>,
+        task: Task,
+        notes: &Notes,
+        app: &App,
+    ) -> Result<Self, Error> {
+        let fields = form::fields(form, app.limits().engine.audio_bytes, app).await?;
         let mut file = None;
         let (mut model, mut language, mut prompt, mut temperature) = (None, None, None, None);
         let (mut form, mut is_stream) = (Format::Json, false);
@@ -234,7 +239,7 @@ impl Wanted {
         if is_stream && form != Format::Json {
             return Err(Error::field("stream", "can only be true where response_format is json"));
         }
-        Ok(Self { task, bytes, declared: None, model, language, prompt, form, temperature, is_stream })
+        Ok(Self { task, bytes, model, language, prompt, form, temperature, is_stream })
     }
 
     /// What the model is told to do.
@@ -298,7 +303,7 @@ async fn answer(app: &App, caller: Caller, request_id: RequestId, mut wanted: Wa
     let asked = Asked { temperature: wanted.temperature.or(Some(Real(0.0))), ..Asked::default() };
     let settings = asked.check(app)?;
     let text = Part::Text(wanted.instruction());
-    let (source, kind) = (Source::Bytes(std::mem::take(&mut wanted.bytes)), Kind::Audio(wanted.declared));
+    let (source, kind) = (Source::Bytes(std::mem::take(&mut wanted.bytes)), Kind::Audio(None));
     let conversation = Conversation {
         messages: vec![Message::new(Role::User, vec![Part::Audio, text])],
         media: vec![Medium { field: "file".into(), source, kind }],
@@ -316,8 +321,7 @@ async fn answer(app: &App, caller: Caller, request_id: RequestId, mut wanted: Wa
     if wanted.is_stream {
         return Ok(sse::stream(app, work, Stream { answers }, request_id.0));
     }
-    let transcript = whole(answers, work, wanted, seconds).await?;
-    Ok(transcript)
+    whole(answers, work, wanted, seconds).await
 }
 
 async fn whole(mut answers: Answers, work: Work, wanted: Wanted, seconds: f64) -> Result<Response, Error> {

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test uses a part")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,8 +18,11 @@ use engine::service::{
 };
 use engine::thinking::{Markers, Reasoning};
 use serde_json::Value;
+use server::serve::{Outcome, Run, serve};
 use server::{App, Keys, Limits, Model, Options, Store, router};
 use tokenizer::{AudioIds, ChatFormat, ImageIds, Llama4Chat, Piece, SpecialTokens, Tokenizer};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
 /// What the engine answers where no script says otherwise.
@@ -142,6 +146,37 @@ fn reasoning(tokenizer: &Tokenizer, is_on: bool) -> Reasoning {
     };
     let efforts = [("low".to_owned(), Some(100)), ("max".to_owned(), None)];
     Reasoning { markers: Arc::new(markers), is_on, prefill_start: true, efforts: efforts.into() }
+}
+
+/// Keeps the engine of a script busy until something has happened; it has no runtime to wait with.
+pub fn hold(until: impl Fn() -> bool) {
+    while !until() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A server on a socket of its own.
+pub struct Running {
+    pub address: SocketAddr,
+    /// Tells it to end.
+    pub stop: mpsc::Sender<()>,
+    /// How it ended.
+    pub ended: JoinHandle<std::io::Result<Outcome>>,
+    pub server: Server,
+}
+
+/// Starts a server that gives requests so long to end.
+pub fn run(setup: Setup, drain: Duration) -> Running {
+    let server = setup.start();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stops) = mpsc::channel(2);
+    let app = server.app.clone();
+    let ended = tokio::spawn(async move {
+        let run = Run { listener, tls: None, drain, status: None };
+        serve(&app, run, stops, || true).await
+    });
+    Running { address, stop, ended, server }
 }
 
 /// The keys of two callers.

@@ -13,7 +13,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("llama", &["tensor", "formats"]),
     ("engine", &["tensor", "llama", "tokenizer"]),
     ("server", &["tokenizer", "engine"]),
-    ("cli", &["tensor", "cpu", "formats", "tokenizer", "llama", "engine", "server"]),
+    ("generators", &[]),
+    ("train", &["tensor", "formats", "tokenizer", "llama", "engine", "generators"]),
+    ("cli", &["tensor", "cpu", "formats", "tokenizer", "llama", "engine", "server", "generators", "train"]),
 ];
 
 /// The crates of this workspace that the manifest text `manifest` names outside of its tests.

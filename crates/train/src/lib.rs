@@ -1,0 +1,1 @@
+//! Training: the tape that makes any device differentiable, losses, optimisers, data, checkpoints.

@@ -274,8 +274,9 @@ impl Device for Cpu {
         }
     }
 
-    fn vector(&self, values: &[f32]) -> Vector {
-        Vector(Arc::from(values))
+    fn vector(&self, parts: &[WeightSource]) -> Result<Vector, OpError> {
+        let values = parts.iter().map(WeightSource::vector).collect::<Result<Vec<_>, _>>()?.concat();
+        Ok(Vector(values.into()))
     }
 
     fn pages(&self, n_pages: usize, n_heads: usize, head_len: usize, format: KvFormat) -> Result<Pages, OpError> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use formats::config::{AudioPreprocessorConfig, Ffn, LayerConfig, ModelConfig, TextConfig};
 use formats::{Checkpoint, DType, Tensor};
-use tensor::{Device, Format, Orientation, WeightSource};
+use tensor::{Device, Format, Orientation, Origin, WeightSource};
 
 use crate::LlamaError;
 use crate::audio::Audio;
@@ -157,7 +157,8 @@ impl<D: Device> Loader<'_, D> {
         if !same_axes(&tensor.shape, &stored) {
             return Err(wrong(format!("has the shape {:?}; the config asks for {stored:?}", tensor.shape)));
         }
-        WeightSource::new(tensor.bytes.clone(), format, stored_as, shape).map_err(|e| wrong(e.to_string()))
+        let source = WeightSource::new(tensor.bytes.clone(), format, stored_as, shape);
+        Ok(source.map_err(|e| wrong(e.to_string()))?.named(name))
     }
 
     /// Packs `sources`, one under the other, and reports their bytes as done.
@@ -199,7 +200,9 @@ impl<D: Device> Loader<'_, D> {
             }
         }
         let turned = WeightSource::new(bytes.into(), format, Orientation::OutIn, [1, n_out, n_in * n_taps])?;
-        self.matrix(&[turned])
+        let inputs = (0..n_taps).flat_map(|tap| (0..n_in).map(move |input| input * n_taps + tap));
+        let origin = Origin { name: name.into(), outputs: None, inputs: Some(inputs.collect()) };
+        self.matrix(&[turned.with_origin(origin)])
     }
 
     /// A lookup table of `n_rows` rows.
@@ -213,15 +216,21 @@ impl<D: Device> Loader<'_, D> {
         if matches!(self.tensors, Tensors::Described(_)) {
             return Ok(vec![0.0; len]);
         }
-        let source = self.source(name, Orientation::OutIn, [1, 1, len])?;
-        let mut values = vec![0.0; len];
-        source.decode_row(0, 0, &mut values)?;
-        Ok(values)
+        Ok(self.part(name, len)?.vector()?)
+    }
+
+    /// A parameter vector as it is stored.
+    pub(crate) fn part(&self, name: &str, len: usize) -> Result<WeightSource, LlamaError> {
+        match self.tensors {
+            // Devices keep vectors in f32.
+            Tensors::Described(_) => Ok(WeightSource::described(Format::F32, Orientation::OutIn, [1, 1, len])?),
+            Tensors::Stored(_) => self.source(name, Orientation::OutIn, [1, 1, len]),
+        }
     }
 
     /// A parameter vector on the device.
     pub(crate) fn vector(&self, name: &str, len: usize) -> Result<D::Vector, LlamaError> {
-        Ok(self.dev.vector(&self.values(name, len)?))
+        Ok(self.dev.vector(&[self.part(name, len)?])?)
     }
 
     fn decoder(&mut self, config: &ModelConfig, names: Names) -> Result<Decoder<D>, LlamaError> {
@@ -260,8 +269,8 @@ impl<D: Device> Loader<'_, D> {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let qkv_bias = if text.attention_bias {
-            let parts = qkv.iter().map(|(weight, len)| self.values(&bias_name(&name(*weight)), *len));
-            Some(self.dev.vector(&parts.collect::<Result<Vec<_>, _>>()?.concat()))
+            let parts = qkv.iter().map(|(weight, len)| self.part(&bias_name(&name(*weight)), *len));
+            Some(self.dev.vector(&parts.collect::<Result<Vec<_>, _>>()?)?)
         } else {
             None
         };
@@ -308,8 +317,8 @@ impl<D: Device> Loader<'_, D> {
         let halves = [&gate, &up].map(|name| self.source(name, Orientation::OutIn, [1, ffn, width]));
         let [gate_source, up_source] = halves;
         let (gate_up_bias, down_bias) = if text.mlp_bias {
-            let halves = [self.values(&bias_name(&gate), ffn)?, self.values(&bias_name(&up), ffn)?];
-            (Some(self.dev.vector(&halves.concat())), Some(self.vector(&bias_name(&down), width)?))
+            let halves = [self.part(&bias_name(&gate), ffn)?, self.part(&bias_name(&up), ffn)?];
+            (Some(self.dev.vector(&halves)?), Some(self.vector(&bias_name(&down), width)?))
         } else {
             (None, None)
         };

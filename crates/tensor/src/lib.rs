@@ -15,7 +15,7 @@ pub mod quant;
 pub mod reference;
 
 pub use bytes::{Bytes, Owner, READ_ALIGN, ReadError};
-pub use device::{Choice, DENSE_BLOCK, Device, PAGE_LEN, Pairing, Rotation, RowKeys, WeightSource};
+pub use device::{Choice, DENSE_BLOCK, Device, Origin, PAGE_LEN, Pairing, Rotation, RowKeys, WeightSource};
 pub use error::OpError;
 pub use format::{Format, Orientation};
 pub use kv::KvFormat;

@@ -139,8 +139,8 @@ impl Device for Reference {
         Ok(source.clone())
     }
 
-    fn vector(&self, values: &[f32]) -> Self::Vector {
-        values.to_vec()
+    fn vector(&self, parts: &[WeightSource]) -> Result<Self::Vector, OpError> {
+        Ok(parts.iter().map(WeightSource::vector).collect::<Result<Vec<_>, _>>()?.concat())
     }
 
     fn pages(&self, n_pages: usize, n_heads: usize, head_len: usize, format: KvFormat) -> Result<Self::Pages, OpError> {

@@ -312,7 +312,7 @@ pub trait Device: Send + Sync {
     /// Keys and values of one layer, in pages of [`PAGE_LEN`] positions.
     type Pages: Send;
     /// Which rows go to which experts.
-    type Routing: Send;
+    type Routing: Send + Sync;
 
     /// Packs the rows of `parts`, one under the other, as one linear map. Parts share `n_in` and `n_matrices`, not
     /// necessarily a format.

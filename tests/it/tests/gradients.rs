@@ -5,10 +5,12 @@
 
 use std::collections::BTreeMap;
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use cpu::{Cpu, CpuOptions};
 
 use formats::Checkpoint;
 use it::hearing::Vectors;
@@ -25,6 +27,10 @@ const STRIDE: usize = 13;
 
 /// As in the script.
 const OBJECTIVE: Objective = Objective { balance: 0.01, router_z: 0.001, logit_rows: 7, memory: Memory::KeepAll };
+
+fn cpu(n_threads: usize) -> Arc<Cpu> {
+    Arc::new(Cpu::new(CpuOptions { threads: NonZeroUsize::new(n_threads), isa: None }))
+}
 
 /// Folders of goldens: the repository's, then the one that `PUNA_TRAIN_GOLDENS` names.
 fn folders() -> Vec<PathBuf> {
@@ -129,4 +135,43 @@ fn every_gradient_agrees<D: Adjoint>(dev: &Arc<D>) -> Result<()> {
 #[test]
 fn every_gradient_agrees_on_the_reference_device() -> Result<()> {
     every_gradient_agrees(&Arc::new(Reference))
+}
+
+#[test]
+fn every_gradient_agrees_on_the_cpu_device() -> Result<()> {
+    every_gradient_agrees(&cpu(2))
+}
+
+#[test]
+fn gradients_are_the_same_to_the_bit_on_every_device_and_when_layers_are_computed_again() -> Result<()> {
+    let mut n_compared = 0;
+    for toy in toys()? {
+        let checkpoint = Checkpoint::open(&toy)?;
+        for (name, prompt) in Goldens::open(&toy)?.prompts() {
+            let sequence = sequence(prompt, &checkpoint)?;
+            let (losses, want) = gradients(&Arc::new(Reference), &checkpoint, &sequence, &OBJECTIVE)?;
+            let again = Objective { memory: Memory::Recompute, ..OBJECTIVE };
+            let others = [
+                ("recomputed", gradients(&Arc::new(Reference), &checkpoint, &sequence, &again)?),
+                ("one thread", gradients(&cpu(1), &checkpoint, &sequence, &OBJECTIVE)?),
+                ("two threads", gradients(&cpu(2), &checkpoint, &sequence, &OBJECTIVE)?),
+                ("two threads, recomputed", gradients(&cpu(2), &checkpoint, &sequence, &again)?),
+            ];
+            for (how, (other_losses, got)) in others {
+                let at = format!("{}/{name}, {how}", toy.display());
+                ensure!(losses == other_losses, "{at}: {losses:?}, then {other_losses:?}");
+                ensure!(got.len() == want.len(), "{at}: {} gradients", got.len());
+                for (tensor, want) in &want {
+                    let same = got
+                        .get(tensor)
+                        .is_some_and(|got| got.iter().zip(want).all(|(a, b)| a.to_bits() == b.to_bits()));
+                    ensure!(same, "{at}: {tensor} differs");
+                    n_compared += 1;
+                }
+            }
+        }
+    }
+    println!("{n_compared} gradients equal to the bit");
+    ensure!(n_compared > 3000);
+    Ok(())
 }

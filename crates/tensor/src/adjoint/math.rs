@@ -85,14 +85,14 @@ pub fn gelu(x: &[f32], dy: &[f32], dx: &mut [f32]) {
     }
 }
 
-/// Adds `rows`, each `width` long, to `out` column by column, in chains of [`DENSE_BLOCK`] rows. `scratch` is as long
-/// as `out`.
+/// Adds the columns of `rows`, each row `width` long, from `first` on to `out`, in chains of [`DENSE_BLOCK`] rows.
+/// `scratch` is as long as `out`.
 #[inline(always)]
-pub fn add_columns(rows: &[f32], width: usize, scratch: &mut [f32], out: &mut [f32]) {
+pub fn add_columns(rows: &[f32], [width, first]: [usize; 2], scratch: &mut [f32], out: &mut [f32]) {
     for block in rows.chunks(DENSE_BLOCK * width) {
         scratch.fill(0.0);
         for row in block.chunks_exact(width) {
-            for (sum, value) in scratch.iter_mut().zip(row) {
+            for (sum, value) in scratch.iter_mut().zip(&row[first..]) {
                 *sum += value;
             }
         }

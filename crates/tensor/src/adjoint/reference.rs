@@ -110,7 +110,7 @@ impl Adjoint for Reference {
 
     fn column_sums(&self, dy: &Tensor) -> Vec<f32> {
         let (mut sums, mut scratch) = (vec![0.0; dy.width()], vec![0.0; dy.width()]);
-        math::add_columns(dy.values(), dy.width(), &mut scratch, &mut sums);
+        math::add_columns(dy.values(), [dy.width(), 0], &mut scratch, &mut sums);
         sums
     }
 

@@ -6,6 +6,8 @@ mod router;
 mod sequence;
 mod tape;
 
+pub mod optim;
+
 pub use error::TrainError;
 pub use objective::{Losses, Memory, Objective, evaluate};
 pub use router::RouterLoss;

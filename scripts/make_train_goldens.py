@@ -83,8 +83,9 @@ def stored_names(case, folder):
 def steps(model, case):
     """Ten steps of AdamW, two sequences of unequal length each; the mean cross-entropy before each step."""
     rng = numpy.random.Generator(numpy.random.PCG64([case.seed, 10]))
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
+    is_decayed = {name: p.ndim > 1 and "embed" not in name for name, p in model.named_parameters()}
+    decayed = [p for name, p in model.named_parameters() if is_decayed[name]]
+    plain = [p for name, p in model.named_parameters() if not is_decayed[name]]
     groups = [dict(params=decayed, weight_decay=DECAY), dict(params=plain, weight_decay=0.0)]
     optimiser = torch.optim.AdamW(groups, lr=LR, betas=BETAS, eps=EPS)
     all_ids, lens, losses = [], [], []

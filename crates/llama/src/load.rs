@@ -1,5 +1,6 @@
 //! From a checkpoint's checked descriptions to weights on a device.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use formats::config::{AudioPreprocessorConfig, Ffn, LayerConfig, ModelConfig, TextConfig};
@@ -8,6 +9,7 @@ use tensor::{Device, Format, Orientation, Origin, WeightSource};
 
 use crate::LlamaError;
 use crate::audio::Audio;
+use crate::blank::Blank;
 use crate::decoder::{Decoder, FeedForward, Layer, LayerWeights};
 use crate::lora::Additions;
 use crate::names::{Inner, Names, Outer};
@@ -80,6 +82,20 @@ impl<D: Device> Model<D> {
         Ok(Self { decoder, vision, audio })
     }
 
+    /// All tensors of a model of this config, in the order of loading, as a Hugging Face folder stores them.
+    pub(crate) fn blanks(dev: &D, config: &ModelConfig) -> Result<Vec<Blank>, LlamaError> {
+        let seen = RefCell::new(Vec::new());
+        let mut loader = Loader { dev, tensors: Tensors::Blank(&seen), progress: &mut |_| {} };
+        loader.decoder(config, Names::of(config.architecture, false))?;
+        if let Some(vision) = &config.vision {
+            Vision::load(&mut loader, vision, config.text.hidden_size, false)?;
+        }
+        if let Some(audio) = &config.audio {
+            Audio::load_from(&mut loader, config, AudioPreprocessorConfig::of(audio).padding_mode)?;
+        }
+        Ok(seen.into_inner())
+    }
+
     /// The bytes that [`load`](Self::load) reports in all, up to the small vectors: the stored size of all weights.
     pub fn stored_bytes(checkpoint: &Checkpoint) -> usize {
         let projector = checkpoint.projector.iter().flat_map(|p| &p.tensors);
@@ -94,6 +110,8 @@ enum Tensors<'a> {
     Stored(&'a BTreeMap<String, Tensor>),
     /// Nowhere: the format of each by its name and shape.
     Described(&'a dyn Fn(&str, [usize; 3]) -> Format),
+    /// Nowhere: zeros, and a note of each.
+    Blank(&'a RefCell<Vec<Blank>>),
 }
 
 /// Finds, checks and packs weights by name.
@@ -124,7 +142,7 @@ impl<D: Device> Loader<'_, D> {
         match self.tensors {
             Tensors::Stored(tensors) => tensors.contains_key(name),
             // What only some files have, a description does without.
-            Tensors::Described(_) => false,
+            Tensors::Described(_) | Tensors::Blank(_) => false,
         }
     }
 
@@ -142,6 +160,12 @@ impl<D: Device> Loader<'_, D> {
             Tensors::Described(format_of) => {
                 let format = format_of(name, shape);
                 return WeightSource::described(format, orientation, shape).map_err(|e| wrong(e.to_string()));
+            }
+            Tensors::Blank(seen) => {
+                let [n_matrices, n_out, n_in] = shape;
+                seen.borrow_mut().push(Blank::new(name, orientation, shape));
+                let bytes = vec![0u8; 4 * n_matrices * n_out * n_in];
+                return Ok(WeightSource::new(bytes.into(), Format::F32, orientation, shape)?);
             }
         };
         let (format, stored_as) = match tensor.dtype {
@@ -182,6 +206,11 @@ impl<D: Device> Loader<'_, D> {
         [n_out, n_in, n_taps]: [usize; 3],
     ) -> Result<D::Matrix, LlamaError> {
         let source = self.source(name, Orientation::OutIn, [1, n_out, n_in * n_taps])?;
+        if let Tensors::Blank(seen) = self.tensors
+            && let Some(blank) = seen.borrow_mut().last_mut()
+        {
+            blank.shape = vec![n_out, n_in, n_taps];
+        }
         let (format, len) = (source.format(), source.format().block_bytes());
         if source.format().block_len() != 1 || source.orientation() != Orientation::OutIn {
             let why = format!("is stored as {}; convolutions are not quantised", format.name());
@@ -224,7 +253,7 @@ impl<D: Device> Loader<'_, D> {
         match self.tensors {
             // Devices keep vectors in f32.
             Tensors::Described(_) => Ok(WeightSource::described(Format::F32, Orientation::OutIn, [1, 1, len])?),
-            Tensors::Stored(_) => self.source(name, Orientation::OutIn, [1, 1, len]),
+            Tensors::Stored(_) | Tensors::Blank(_) => self.source(name, Orientation::OutIn, [1, 1, len]),
         }
     }
 

@@ -12,6 +12,17 @@ pub enum TrainError {
     /// An op refused.
     #[error(transparent)]
     Op(#[from] OpError),
+    /// The optimiser refused a step.
+    #[error(transparent)]
+    Optim(#[from] crate::optim::OptimError),
+    /// A tensor can not be trained; `why` says what is wrong with it.
+    #[error("{name} {why}")]
+    Weights {
+        /// The tensor.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A sequence does not fit the model; `why` says in what.
     #[error("a sequence can not be trained on: {why}")]
     Sequence {

@@ -5,6 +5,8 @@ mod objective;
 mod router;
 mod sequence;
 mod tape;
+mod trainer;
+mod weights;
 
 pub mod optim;
 
@@ -13,3 +15,5 @@ pub use objective::{Losses, Memory, Objective, evaluate};
 pub use router::RouterLoss;
 pub use sequence::{Chunk, Media, Sequence};
 pub use tape::{Mark, Tape, Var};
+pub use trainer::{Step, Trained, Trainer};
+pub use weights::Weights;

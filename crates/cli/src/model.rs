@@ -170,7 +170,10 @@ pub fn load<D: Device>(dev: &D, checkpoint: &Checkpoint) -> Result<Model<D>> {
 pub fn open_tokenizer(path: &Path) -> Result<(Tokenizer, Option<ChatFormat>)> {
     let tokenizer = match path.extension().and_then(|extension| extension.to_str()) {
         Some("model") => from_ranks(path)?,
-        Some("json") => from_json(path, None)?,
+        Some("json") => {
+            let config = path.with_file_name("tokenizer_config.json");
+            from_json(path, config.is_file().then_some(config.as_path()))?
+        }
         _ => {
             let checkpoint = open_checkpoint(path, None)?;
             let tokenizer = tokenizer_of(&checkpoint)?;

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use formats::{DType, Tensor};
 use llama::Model;
 use tensor::Adjoint;
 
-use crate::optim::{Optimizer, Outcome};
+use crate::optim::{Counters, Optimizer, Outcome};
 use crate::{Losses, Objective, Sequence, Tape, TrainError, Weights, evaluate};
 
 /// Which tensors are trained, by name.
@@ -101,6 +102,29 @@ impl<D: Adjoint> Trainer<D> {
         pieces
     }
 
+    /// Goes on with other weights, and with what an optimiser remembered of its steps.
+    ///
+    /// # Errors
+    /// [`TrainError::Weights`] for a tensor that the model does not have, or that it lacks; [`TrainError::Optim`].
+    pub fn restore(
+        &mut self,
+        weights: Vec<Tensor>,
+        counters: Counters,
+        state: impl Iterator<Item = Tensor>,
+    ) -> Result<(), TrainError> {
+        let n_tensors = self.weights.tensors().count();
+        if weights.len() != n_tensors {
+            let why = format!("{} tensors were saved, the model has {n_tensors}", weights.len());
+            return Err(TrainError::Weights { name: "the model".into(), why });
+        }
+        for tensor in weights {
+            self.weights.set(&tensor.name, decoded(&tensor)?)?;
+        }
+        let state = state.map(|tensor| Ok((tensor.name.clone(), tensor.shape.clone(), decoded(&tensor)?)));
+        self.optimizer.resume(counters, state.collect::<Result<Vec<_>, TrainError>>()?)?;
+        Ok(())
+    }
+
     /// The weights as they are.
     pub fn weights(&self) -> &Weights {
         &self.weights
@@ -110,4 +134,15 @@ impl<D: Adjoint> Trainer<D> {
     pub fn optimizer(&self) -> &Optimizer {
         &self.optimizer
     }
+}
+
+/// The numbers of a saved tensor.
+fn decoded(tensor: &Tensor) -> Result<Vec<f32>, TrainError> {
+    let DType::Weight(format) = tensor.dtype else {
+        let why = format!("is saved as {}", tensor.dtype.name());
+        return Err(TrainError::Weights { name: tensor.name.clone(), why });
+    };
+    let mut values = vec![0.0; tensor.n_values()];
+    format.decode(&tensor.bytes, &mut values);
+    Ok(values)
 }

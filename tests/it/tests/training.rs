@@ -8,8 +8,10 @@ use anyhow::{Result, ensure};
 use cpu::{Cpu, CpuOptions};
 use formats::Checkpoint;
 use it::hearing::Vectors;
+use train::checkpoint::{Checkpoints, Disk, Fallback};
 use train::optim::{AdamW, Compute, Optimizer, Outcome, Settings, Threads};
-use train::{Objective, Sequence, Trainer, Weights};
+use train::schedule::{Schedule, Shape};
+use train::{End, Feed, Objective, Plan, Run, Sequence, Trainer, Weights};
 
 fn data(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../data").join(name)
@@ -82,5 +84,59 @@ fn weights_are_the_same_to_the_bit_with_any_number_of_threads() -> Result<()> {
     };
     let want = bits(&trainers[0]);
     ensure!(want.len() > 10_000 && trainers.iter().all(|trainer| bits(trainer) == want));
+    Ok(())
+}
+
+/// A run of the toy on numbers that repeat, saved every third step to `folder`.
+fn run(folder: &Path) -> Result<Run<Cpu, Disk>> {
+    let ids: Vec<u32> = (0..2000).map(|i| 3 + (i * i + i / 7) % 117).collect();
+    let weights = Weights::of(Checkpoint::open(&data("toy/text"))?)?;
+    let schedule = Schedule { warm_up: 4, then: Shape::StableDecay { steps: N_STEPS, decay: 8, floor: 0.1 } };
+    let plan = Plan { steps: N_STEPS, batch: 2, save_every: 3, evaluate_every: 7 };
+    let checkpoints = Checkpoints::open(Disk, folder)?;
+    Ok(Run::new(trainer(weights, 24, 2), Feed::new(ids, 16, 0.05, 5), (schedule, plan), checkpoints))
+}
+
+const N_STEPS: u64 = 20;
+
+fn bits(run: &Run<Cpu, Disk>) -> Vec<u32> {
+    run.trainer().weights().tensors().flat_map(|(_, _, values)| values).map(|value| value.to_bits()).collect()
+}
+
+#[test]
+fn resuming_after_any_step_gives_the_same_bits_as_never_stopping() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut straight = run(&folder.path().join("straight"))?;
+    let mut losses = Vec::new();
+    let end = straight.go(&|| false, &mut |event| {
+        if let train::Event::Step { done, .. } = event {
+            losses.push(done.losses.mean());
+        }
+    })?;
+    ensure!(end == End::Done && losses.len() == 20);
+    ensure!(losses[19] < losses[0] - 0.5, "nothing was learnt: {losses:?}");
+    let want = bits(&straight);
+    let mut n_compared = 0;
+    for stopped in 1..N_STEPS {
+        let folder = folder.path().join(format!("stopped-{stopped}"));
+        let mut first = run(&folder)?;
+        let n_told = std::cell::Cell::new(0);
+        let end = first.go(&|| n_told.get() == stopped, &mut |event| {
+            if let train::Event::Step { step, .. } = event {
+                n_told.set(*step);
+            }
+        })?;
+        ensure!(end == End::Stopped && first.step() == stopped);
+        drop(first);
+        let mut second = run(&folder)?;
+        let loaded = Checkpoints::open(Disk, &folder)?.load(Fallback::Refuse)?;
+        second.resume(loaded.ok_or_else(|| anyhow::anyhow!("no checkpoint"))?)?;
+        ensure!(second.step() == stopped, "it goes on after step {}", second.step());
+        ensure!(second.go(&|| false, &mut |_| {})? == End::Done);
+        ensure!(bits(&second) == want, "stopped after step {stopped}, the bits differ");
+        n_compared += 1;
+    }
+    println!("{n_compared} stops, {} weights each, equal to the bit", want.len());
+    ensure!(n_compared == 19);
     Ok(())
 }

@@ -178,6 +178,20 @@ impl Optimizer {
         Ok(Self { settings, compute, counters, states: state::restore(tensors)? })
     }
 
+    /// Goes on where another stood, with the settings it has.
+    ///
+    /// # Errors
+    /// As [`restore`](Self::restore); nothing was changed.
+    pub fn resume(
+        &mut self,
+        counters: Counters,
+        tensors: impl IntoIterator<Item = (String, Vec<usize>, Vec<f32>)>,
+    ) -> Result<(), OptimError> {
+        self.states = state::restore(tensors)?;
+        self.counters = counters;
+        Ok(())
+    }
+
     /// Steps so far.
     pub fn counters(&self) -> Counters {
         self.counters

@@ -2,16 +2,7 @@
 
 use std::num::NonZero;
 
-use super::mel::HOP;
-
-/// Which encoder frames become tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PaddingMode {
-    /// Those that hold audio.
-    Valid,
-    /// All of a chunk, silence included.
-    Chunk,
-}
+use super::{HOP, PaddingMode};
 
 /// What of a model decides how many tokens a clip becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

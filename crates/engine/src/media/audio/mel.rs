@@ -4,10 +4,9 @@
 
 use super::fft::{BINS, Fft, LANES, LEN, Lanes, Scratch};
 use super::math::{cos_pi, exp, ln, log10_each};
+use super::{HOP, PadTo};
 use crate::limits::Limits;
 
-/// Samples from one frame to the next.
-pub const HOP: usize = 160;
 /// Samples on either side of a frame's middle.
 pub(super) const REACH: usize = LEN / 2;
 /// The highest frequency of a filter, half the rate.
@@ -15,15 +14,6 @@ const TOP_HZ: f64 = 8000.0;
 /// What energy is at least, so that it has a logarithm, and that.
 const FLOOR: f64 = 1e-10;
 pub(super) const FLOOR_LOG: f32 = -10.0;
-
-/// To what length a clip is padded with zeros before it is transformed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PadTo {
-    /// To whole chunks.
-    Chunk,
-    /// To whole frames, and at least two.
-    Hop,
-}
 
 /// What features are made of; [`LogMel::parse`] checks it.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -21,13 +21,14 @@ mod stream;
 mod wav;
 
 pub use clip::{AudioInfo, Clip, check_count, decode, probe};
-pub use cost::{AudioCost, AudioShape, PaddingMode};
+pub use cost::{AudioCost, AudioShape};
 pub use error::{AudioError, AudioErrorKind, AudioFormat};
 pub use gate::{Change, Gate, GateSettings};
-pub use mel::{Features, HOP, LogMel, MelChunk, MelError, MelSettings, PadTo};
+pub use llama::{HOP, PadTo, PaddingMode};
+pub use mel::{Features, LogMel, MelChunk, MelError, MelSettings};
 pub use resample::Resampler;
 pub use sound::{ClipConfig, Sound};
 pub use stream::{ClipBuffer, Columns, Committed, MelStream, Pcm16Stream};
 
 /// Samples a second that features are made of.
-pub const RATE_HZ: u32 = 16_000;
+pub const RATE_HZ: u32 = llama::SAMPLE_RATE as u32;

@@ -1,7 +1,10 @@
 //! From a decoded clip to what a prompt holds of it.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZero;
 use std::sync::Arc;
+
+use llama::AudioPreprocessorConfig;
 
 use super::fft::LEN;
 use super::{AudioCost, AudioShape, Clip, Features, HOP, LogMel, MelChunk, MelError, MelSettings};
@@ -30,6 +33,24 @@ pub struct Sound {
 }
 
 impl ClipConfig {
+    /// How a model takes clips whose preprocessor is `own` and whose projector joins `stack` frames to a row.
+    ///
+    /// # Errors
+    /// As [`LogMel::parse`].
+    pub fn of(own: &AudioPreprocessorConfig, stack: usize, limits: &Limits) -> Result<Self, MelError> {
+        let settings = MelSettings {
+            n_mels: own.n_mels,
+            chunk_frames: own.chunk_columns,
+            log_mel_max: own.log_mel_max,
+            pad_to: own.pad_to,
+        };
+        // A chunk of none is refused below, and a projector joins one frame at least.
+        let count = |n: usize| NonZero::new(n as u64).unwrap_or(NonZero::<u64>::MIN);
+        let shape =
+            AudioShape { chunk_frames: count(own.chunk_columns), stack: count(stack), padding: own.padding_mode };
+        Self::parse(settings, shape, limits)
+    }
+
     /// How a model with these settings takes clips.
     ///
     /// # Errors

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::fft::LANES;
-use super::mel::{FLOOR_LOG, HOP, Lengths, LogMel, REACH, Scale, Signal, Work};
+use super::mel::{FLOOR_LOG, Lengths, LogMel, REACH, Scale, Signal, Work};
 use super::sink::{Sink, Terms};
-use super::{AudioError, Features, MelError, RATE_HZ, Resampler};
+use super::{AudioError, Features, HOP, MelError, RATE_HZ, Resampler};
 use crate::limits::Limits;
 
 /// Mono, little-endian, signed 16-bit samples at any allowed rate, in pieces of any number of bytes, to samples at 16 kHz.

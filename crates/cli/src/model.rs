@@ -413,7 +413,7 @@ pub fn tile_config(checkpoint: &Checkpoint) -> Result<Option<TileConfig>> {
 /// How clips become features; `None` for a model without an audio tower.
 pub fn clip_config(checkpoint: &Checkpoint) -> Result<Option<ClipConfig>> {
     let (Some(audio), Some(own)) = (&checkpoint.config.audio, &checkpoint.audio_preprocessor) else { return Ok(None) };
-    Ok(Some(ClipConfig::of(own, audio.projector.stack, &Limits::default())?))
+    Ok(Some(ClipConfig::of(own, audio, &Limits::default())?))
 }
 
 /// The tokens of a clip's block: those of the config, and where it names none to begin with, the one that Voxtral's tokenizer

@@ -292,6 +292,11 @@ fn ultravox_takes_its_encoder_and_its_text_model_from_the_folders_beside_it() ->
     let mut text = voxtral.renamed("language_model.model.", "model.");
     text.extend(voxtral.renamed("language_model.lm_head", "lm_head"));
     write_folder(&at("llama-odd"), &config["text_config"].to_string(), &text)?;
+    let processor =
+        json!({"audio_padding": "max_length", "audio_context_size": 40, "encoder_ds_factor": 2, "stack_factor": 8});
+    std::fs::write(at("ultravox").join("processor_config.json"), processor.to_string())?;
+    let settings = formats::Checkpoint::open(&at("ultravox"))?.audio_preprocessor.context("how it takes clips")?;
+    assert_eq!(settings.pad_to, formats::config::PadTo::Chunk);
     // All in one folder, for comparison.
     let mut whole = voxtral.renamed("language_model.", "language_model.");
     whole.extend(voxtral.renamed("audio_tower.", "audio_tower."));

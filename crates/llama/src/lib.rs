@@ -5,6 +5,7 @@
 
 mod audio;
 mod batch;
+mod blank;
 mod decoder;
 mod error;
 pub mod export;
@@ -20,6 +21,7 @@ mod vision;
 
 pub use audio::{Audio, AudioChunk, AudioEncoder, AudioStream, sinusoids};
 pub use batch::{Batch, Input, PageRun, Row};
+pub use blank::{Blank, blanks};
 pub use decoder::{Cache, Decoder, Passage};
 pub use error::LlamaError;
 // How samples become columns is a checkpoint's to say and the engine's to do, which does not know files.

@@ -1,1 +1,19 @@
 //! Training: the tape that makes any device differentiable, losses, optimisers, data, checkpoints.
+
+mod error;
+mod objective;
+mod router;
+mod sequence;
+mod tape;
+mod trainer;
+mod weights;
+
+pub mod optim;
+
+pub use error::TrainError;
+pub use objective::{Losses, Memory, Objective, evaluate};
+pub use router::RouterLoss;
+pub use sequence::{Chunk, Media, Sequence};
+pub use tape::{Mark, Tape, Var};
+pub use trainer::{Step, Trained, Trainer};
+pub use weights::Weights;

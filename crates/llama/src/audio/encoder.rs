@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use formats::Tensor;
 use formats::config::AudioEncoderConfig;
-use tensor::{Device, KvFormat, OpError, Orientation, PAGE_LEN, RowKeys, math};
+use tensor::{Device, KvFormat, OpError, Orientation, PAGE_LEN, RowKeys, WeightSource, math};
 
 use super::{AudioChunk, WHISPER};
 use crate::load::Loader;
@@ -263,11 +263,11 @@ impl<D: Device> Layer<D> {
         let sources = sources.into_iter().collect::<Result<Vec<_>, _>>()?;
         // Keys have no bias.
         let [q, _, v] = parts.map(bias);
-        let biases = [loader.values(&q, width)?, vec![0.0; width], loader.values(&v, width)?];
+        let biases = [loader.part(&q, width)?, WeightSource::zeros(width), loader.part(&v, width)?];
         Ok(Self {
             attention_norm: Norm::load(loader, &format!("{prefix}.self_attn_layer_norm"), width)?,
             qkv: loader.matrix(&sources)?,
-            qkv_bias: loader.dev.vector(&biases.concat()),
+            qkv_bias: loader.dev.vector(&biases)?,
             o: loader.linear(&weight("self_attn.out_proj"), width, width)?,
             o_bias: loader.vector(&bias("self_attn.out_proj"), width)?,
             ffn_norm: Norm::load(loader, &format!("{prefix}.final_layer_norm"), width)?,

@@ -4,6 +4,8 @@
 //! A [`Generator`] is one file; [`all`] lists them. Sample `index` of a generator is a function of its name, its
 //! [`Split`] and that number alone, and no sample of one split can come in the other.
 
+mod asked;
+pub mod pictures;
 mod sample;
 
 pub use sample::{Draw, Generator, Image, Part, Role, Sample, Sound, Split, Turn};

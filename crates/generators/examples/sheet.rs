@@ -1,12 +1,13 @@
-//! Draws samples of every task with pictures into one contact sheet, and prints what was asked and how fast they are made:
-//! `cargo run -p generators --example sheet -- OUT.png [FONTS [ICONS]]`.
+//! Draws samples of every task with pictures into one contact sheet, writes clips of every task with sounds beside it, and
+//! prints what was asked and how fast samples are made: `cargo run -p generators --example sheet -- OUT.png [FONTS [ICONS]]`.
 
+use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use generators::pictures::{self, Fonts, Icons, Options};
-use generators::{Generator, Image, Part, Sample, Split};
+use generators::{Generator, Image, Part, Sample, Sound, Split, sounds, speech};
 
 /// Samples of a task in a row of the sheet.
 const COLUMNS: usize = 9;
@@ -34,13 +35,29 @@ fn main() -> Result<()> {
         }
         println!("{}: {:.0} samples a second\n", task.name(), rate(task.as_ref(), split));
     }
-    sheet.save(out)?;
+    sheet.save(&out)?;
+    let folder = Path::new(&out).with_extension("");
+    fs::create_dir_all(&folder)?;
+    if let Err(why) = speech::Flite::find() {
+        println!("no speech: {why}");
+    }
+    for task in sounds::all().iter().chain(&speech::all()) {
+        for (split, index) in [(Split::Train, 0), (Split::Train, 1), (Split::Train, 2), (Split::HeldOut, 0), (Split::HeldOut, 1)] {
+            let sample = task.at(split, index);
+            let name = format!("{}-{split:?}-{index}.wav", task.name()).to_lowercase();
+            if let Some(clip) = clip(&sample) {
+                fs::write(folder.join(&name), wave(clip))?;
+            }
+            println!("{name}: {} → {}", text(&sample, 0), text(&sample, 1));
+        }
+        println!("{}: {:.0} samples a second\n", task.name(), rate(task.as_ref(), Split::Train));
+    }
     Ok(())
 }
 
 fn rate(task: &dyn Generator, split: Split) -> f64 {
     let begin = Instant::now();
-    let n = 300;
+    let n = 100;
     for index in 0..n {
         std::hint::black_box(task.at(split, index));
     }
@@ -49,6 +66,24 @@ fn rate(task: &dyn Generator, split: Split) -> f64 {
 
 fn picture(sample: &Sample) -> Option<&Image> {
     sample.turns[0].content.iter().find_map(|part| if let Part::Image(image) = part { Some(image) } else { None })
+}
+
+fn clip(sample: &Sample) -> Option<&Sound> {
+    sample.turns[0].content.iter().find_map(|part| if let Part::Sound(sound) = part { Some(sound) } else { None })
+}
+
+/// A WAV file with 16 bits.
+fn wave(sound: &Sound) -> Vec<u8> {
+    let size = 2 * sound.samples.len() as u32;
+    let mut bytes = b"RIFF".to_vec();
+    bytes.extend((size + 36).to_le_bytes());
+    bytes.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0");
+    bytes.extend(sound.rate_hz.to_le_bytes());
+    bytes.extend((2 * sound.rate_hz).to_le_bytes());
+    bytes.extend(b"\x02\0\x10\0data");
+    bytes.extend(size.to_le_bytes());
+    bytes.extend(sound.samples.iter().flat_map(|sample| ((sample * 32767.0).round() as i16).to_le_bytes()));
+    bytes
 }
 
 fn text(sample: &Sample, turn: usize) -> &str {

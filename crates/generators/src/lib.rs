@@ -7,6 +7,8 @@
 mod asked;
 pub mod pictures;
 mod sample;
+pub mod sounds;
+pub mod speech;
 
 pub use sample::{Draw, Generator, Image, Part, Role, Sample, Sound, Split, Turn};
 

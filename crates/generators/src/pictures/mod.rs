@@ -8,7 +8,7 @@ mod bars;
 pub(crate) mod canvas;
 mod chart;
 mod clock;
-mod describe;
+pub(crate) mod describe;
 mod font;
 mod icons;
 mod lines;
@@ -16,7 +16,7 @@ mod pen;
 mod printed;
 pub(crate) mod scene;
 pub(crate) mod shapes;
-mod words;
+pub(crate) mod words;
 
 pub use font::Fonts;
 pub use icons::Icons;

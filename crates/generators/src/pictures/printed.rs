@@ -63,7 +63,7 @@ pub(super) fn page(options: &Options, split: Split, lines: &[String], draw: &mut
     let least = (side * 0.09).min(most);
     let height = draw.random_range(least * 0.98..=most);
     let pitch = height * draw.random_range(1.7..2.1);
-    let spare = (side - widest * height).max(0.0) / 2.0 * 0.85;
+    let spare = (side * 0.97 - widest * height).max(0.0) / 2.0 * 0.85;
     let block = pitch * (paths.len() as f32 - 1.0) + height * 1.5;
     let room = ((side - block) / 2.0).max(0.0) * 0.85;
     let (x, y) = (side / 2.0 + draw.random_range(-spare..=spare), side / 2.0 + draw.random_range(-room..=room));

@@ -45,9 +45,9 @@ pub(crate) fn index_of(spelling: &str) -> Option<usize> {
     WORDS.iter().position(|(word, _)| *word == spelling)
 }
 
-/// Whether `second` right after `first` comes in `split`: an eighth of all pairs is held out.
+/// Whether `second` right after `first` comes in `split`: held out are eight words after every word.
 pub(crate) fn is_pair_of(split: Split, first: usize, second: usize) -> bool {
-    let is_held_out = (first * 5 + second * 3 + first * second).is_multiple_of(8);
+    let is_held_out = (first * 5 + second * 3).is_multiple_of(8);
     is_held_out == (split == Split::HeldOut)
 }
 

@@ -42,11 +42,13 @@ fn main() -> Result<()> {
         println!("no speech: {why}");
     }
     for task in sounds::all().iter().chain(&speech::all()) {
-        for (split, index) in [(Split::Train, 0), (Split::Train, 1), (Split::Train, 2), (Split::HeldOut, 0), (Split::HeldOut, 1)] {
+        for (split, index) in
+            [(Split::Train, 0), (Split::Train, 1), (Split::Train, 2), (Split::HeldOut, 0), (Split::HeldOut, 1)]
+        {
             let sample = task.at(split, index);
             let name = format!("{}-{split:?}-{index}.wav", task.name()).to_lowercase();
             if let Some(clip) = clip(&sample) {
-                fs::write(folder.join(&name), wave(clip))?;
+                fs::write(folder.join(&name), clip.to_wav())?;
             }
             println!("{name}: {} → {}", text(&sample, 0), text(&sample, 1));
         }
@@ -70,20 +72,6 @@ fn picture(sample: &Sample) -> Option<&Image> {
 
 fn clip(sample: &Sample) -> Option<&Sound> {
     sample.turns[0].content.iter().find_map(|part| if let Part::Sound(sound) = part { Some(sound) } else { None })
-}
-
-/// A WAV file with 16 bits.
-fn wave(sound: &Sound) -> Vec<u8> {
-    let size = 2 * sound.samples.len() as u32;
-    let mut bytes = b"RIFF".to_vec();
-    bytes.extend((size + 36).to_le_bytes());
-    bytes.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0");
-    bytes.extend(sound.rate_hz.to_le_bytes());
-    bytes.extend((2 * sound.rate_hz).to_le_bytes());
-    bytes.extend(b"\x02\0\x10\0data");
-    bytes.extend(size.to_le_bytes());
-    bytes.extend(sound.samples.iter().flat_map(|sample| ((sample * 32767.0).round() as i16).to_le_bytes()));
-    bytes
 }
 
 fn text(sample: &Sample, turn: usize) -> &str {

@@ -1,8 +1,10 @@
 //! What must hold for every task with pictures, sounds or speech.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use generators::{Generator, Part, Sample, Split, pictures, sounds, speech};
+use generators::sounds::Speaker;
+use generators::{Draw, Generator, Part, Sample, Split, pictures, sounds, speech};
+use rand::SeedableRng;
 
 /// Samples of each split and task that are looked at. A task in three seconds at the rate of the slowest.
 const SAMPLES: u64 = 200;
@@ -18,7 +20,10 @@ fn tasks() -> Vec<(Box<dyn Generator>, u64)> {
 
 fn texts(sample: &Sample, turn: usize) -> String {
     let parts = sample.turns[turn].content.iter();
-    parts.filter_map(|part| if let Part::Text(text) = part { Some(text.as_str()) } else { None }).collect::<Vec<_>>().join(" ")
+    parts
+        .filter_map(|part| if let Part::Text(text) = part { Some(text.as_str()) } else { None })
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn each(check: impl Fn(&dyn Generator, Split, u64, &Sample)) -> usize {
@@ -42,7 +47,7 @@ fn a_sample_is_a_function_of_its_number_and_its_own_answer_is_the_right_one() {
         assert_eq!(sample.turns.len(), 2);
         let answer = texts(sample, 1);
         assert!(!answer.is_empty() && task.is_correct(sample, &answer), "{} {index}: {answer}", task.name());
-        for wrong in ["", "nothing of that kind", &format!("{answer} {answer}"), &format!("not {answer}")] {
+        for wrong in ["", "nothing of that kind", &format!("{answer} {answer} {answer}"), &format!("not {answer}")] {
             assert!(!task.is_correct(sample, wrong), "{} {index}: {wrong:?} passes for {answer:?}", task.name());
         }
     });
@@ -100,14 +105,15 @@ fn pictures_and_clips_have_the_size_that_they_say_and_something_in_them() {
 /// with the same question but for names; and, for "a or b", the first that is named.
 #[test]
 fn a_blind_guess_is_as_good_as_chance_says_and_no_better() {
-    const N: u64 = 3000;
+    const N: u64 = 2000;
     for task in sounds::all().iter().chain(&pictures::with(pictures::Options { side: 8, ..Default::default() }, None)) {
         if task.chance() == 0.0 {
             continue;
         }
         // clips need no making: the question is asked of fewer where they are long
         let n = if task.name().contains("word") || task.name() == "transcribe" { 600 } else { N };
-        let samples: Vec<_> = (0..2 * n).map(|index| task.at(Split::Train, index)).map(|s| (texts(&s, 0), texts(&s, 1))).collect();
+        let samples: Vec<_> =
+            (0..2 * n).map(|index| task.at(Split::Train, index)).map(|s| (texts(&s, 0), texts(&s, 1))).collect();
         let (seen, asked) = samples.split_at(n as usize);
         let mut counts: HashMap<String, HashMap<&str, usize>> = HashMap::new();
         for (question, answer) in seen {
@@ -117,11 +123,15 @@ fn a_blind_guess_is_as_good_as_chance_says_and_no_better() {
         }
         let most = |key: &str| {
             let answers = counts.get(key)?;
-            (answers.values().sum::<usize>() >= 20).then(|| answers.iter().max_by_key(|(answer, n)| (**n, **answer))).flatten().map(|(answer, _)| *answer)
+            (answers.values().sum::<usize>() >= 20)
+                .then(|| answers.iter().max_by_key(|(answer, n)| (**n, **answer)))
+                .flatten()
+                .map(|(answer, _)| *answer)
         };
         let right = asked.iter().filter(|(question, answer)| {
             let (first, _) = options(question).unwrap_or_default();
-            let guess = if first.is_empty() { most(question).or_else(|| most(&masked(question))).unwrap_or("") } else { first };
+            let guess =
+                if first.is_empty() { most(question).or_else(|| most(&masked(question))).unwrap_or("") } else { first };
             guess == answer
         });
         let (share, chance) = (right.count() as f64 / n as f64, task.chance());
@@ -132,21 +142,91 @@ fn a_blind_guess_is_as_good_as_chance_says_and_no_better() {
     }
 }
 
+/// Words that stand next to each other in transcriptions of `split`.
+fn pairs(split: Split, transcribe: &dyn Generator) -> HashSet<(String, String)> {
+    let rows = (0..400).map(|index| texts(&transcribe.at(split, index), 1));
+    let words = |row: String| row.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    rows.map(words)
+        .flat_map(|row| row.windows(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect::<Vec<_>>())
+        .collect()
+}
+
+#[test]
+fn what_is_held_out_is_not_in_training() {
+    let all = sounds::all();
+    let transcribe = all.iter().find(|task| task.name() == "transcribe").expect("a task to transcribe");
+    let (train, held_out) = (pairs(Split::Train, transcribe.as_ref()), pairs(Split::HeldOut, transcribe.as_ref()));
+    println!("{} pairs of words in training, {} held out", train.len(), held_out.len());
+    assert!(train.len() > 300 && held_out.len() > 100 && train.is_disjoint(&held_out));
+
+    let fonts = pictures::Fonts::default();
+    let names = |split| fonts.names(split).into_iter().collect::<HashSet<_>>();
+    println!("{:?} and {:?}", names(Split::Train), names(Split::HeldOut));
+    assert!(names(Split::Train).len() > 5 && names(Split::HeldOut).len() > 1);
+    assert!(names(Split::Train).is_disjoint(&names(Split::HeldOut)));
+
+    let mut draw = Draw::seed_from_u64(5);
+    for _ in 0..500 {
+        let (train, held_out) = (Speaker::of(Split::Train, &mut draw), Speaker::of(Split::HeldOut, &mut draw));
+        assert!((90.0..260.0).contains(&train.pitch_hz));
+        assert!(!(142.5..172.5).contains(&train.pitch_hz) && (145.0..170.0).contains(&held_out.pitch_hz));
+        assert!(!(0.991..1.069).contains(&train.shift) && (1.0..1.06).contains(&held_out.shift));
+    }
+    match speech::Flite::find() {
+        Ok(flite) => {
+            let mut voices = |split| (0..50).map(|_| flite.manner(split, &mut draw).voice).collect::<HashSet<_>>();
+            let (train, held_out) = (voices(Split::Train), voices(Split::HeldOut));
+            println!("{train:?} and {held_out:?}");
+            assert!(train.is_disjoint(&held_out));
+        }
+        Err(why) => println!("voices were not tested: {why}"),
+    }
+}
+
 /// "…, a or b?"
 fn options(question: &str) -> Option<(&str, &str)> {
     let (first, second) = question.trim_end_matches('?').split_once(" or ")?;
     let second = second.trim_end_matches(" heard first");
     let first = first.rsplit_once(", ").map(|(_, first)| first).or_else(|| first.strip_prefix("Is "))?;
-    let is_choice = question.contains("comes first") || question.contains("heard first") || question.contains("is the first");
+    let is_choice =
+        question.contains("comes first") || question.contains("heard first") || question.contains("is the first");
     is_choice.then_some((first, second))
 }
 
 /// The question without names of colours, shapes, bars and numbers.
 fn masked(question: &str) -> String {
     const NAMES: [&str; 31] = [
-        "red", "green", "blue", "yellow", "orange", "purple", "brown", "black", "white", "circle", "square", "triangle", "star",
-        "diamond", "hexagon", "cross", "heart", "ring", "crescent", "circles", "squares", "triangles", "stars", "diamonds",
-        "hexagons", "crosses", "hearts", "rings", "crescents", "a", "an",
+        "red",
+        "green",
+        "blue",
+        "yellow",
+        "orange",
+        "purple",
+        "brown",
+        "black",
+        "white",
+        "circle",
+        "square",
+        "triangle",
+        "star",
+        "diamond",
+        "hexagon",
+        "cross",
+        "heart",
+        "ring",
+        "crescent",
+        "circles",
+        "squares",
+        "triangles",
+        "stars",
+        "diamonds",
+        "hexagons",
+        "crosses",
+        "hearts",
+        "rings",
+        "crescents",
+        "a",
+        "an",
     ];
     let word = |word: &str| {
         let plain = word.trim_matches([',', '?', '.', ':']);

@@ -68,7 +68,7 @@ impl Clock {
                 None => canvas.lines(&[at(mark as f32, 0.84), at(mark as f32, 0.9)], radius * 0.035, ink),
             }
         }
-        let hand = (*one_of(draw, &COLOURS)).1;
+        let hand = one_of(draw, &COLOURS).1;
         let hand = if contrast(hand, dial) > 260.0 && draw.random_bool(0.5) { jittered(draw, hand, 10) } else { ink };
         let width = radius * draw.random_range(0.06..0.09);
         canvas.lines(&[centre, at(hour as f32 + minute as f32 / 60.0, 0.42)], width * 1.6, hand);

@@ -26,8 +26,8 @@ const NO_LETTERS: [&str; 8] = ["symbol", "dingbat", "emoji", "icon", "music", "b
 /// The typefaces for either split.
 #[derive(Default)]
 pub struct Fonts {
-    train: Vec<FontVec>,
-    held_out: Vec<FontVec>,
+    train: Vec<(String, FontVec)>,
+    held_out: Vec<(String, FontVec)>,
 }
 
 impl Fonts {
@@ -56,7 +56,8 @@ impl Fonts {
                 continue;
             }
             let family = stem.split('-').next().unwrap_or_default();
-            if is_held_out(family) { fonts.held_out.push(font) } else { fonts.train.push(font) }
+            let of_split = if is_held_out(family) { &mut fonts.held_out } else { &mut fonts.train };
+            of_split.push((stem, font));
         }
         Ok(fonts)
     }
@@ -64,6 +65,21 @@ impl Fonts {
     /// How many outline fonts there are to train with and how many are held out.
     pub fn count(&self) -> (usize, usize) {
         (self.train.len(), self.held_out.len())
+    }
+
+    /// What the typefaces of `split` are called.
+    pub fn names(&self, split: Split) -> Vec<String> {
+        let (outlines, bitmaps, others) = match split {
+            Split::Train => (&self.train, &TRAIN[..], &["pen"][..]),
+            Split::HeldOut => (&self.held_out, &HELD_OUT[..], &["pen leaning backwards", "8x8"][..]),
+        };
+        let bitmaps = bitmaps.iter().map(|font| format!("{:?} {}", font.character_size, font.baseline));
+        outlines
+            .iter()
+            .map(|(name, _)| name.clone())
+            .chain(bitmaps)
+            .chain(others.iter().map(|name| (*name).to_owned()))
+            .collect()
     }
 
     /// A typeface for `split`. The splits have none in common.
@@ -76,8 +92,11 @@ impl Fonts {
         match kind {
             0 | 1 => Face::Pen(Hand::of(split, draw)),
             2 if split == Split::HeldOut => Face::Eight,
-            2 | 3 => Face::Bitmap(*one_of(draw, bitmaps)),
-            _ => Face::Outline(one_of(draw, outlines)),
+            2 | 3 => {
+                let font = *one_of(draw, bitmaps);
+                Face::Bitmap(font)
+            }
+            _ => Face::Outline(&one_of(draw, outlines).1),
         }
     }
 }

@@ -15,8 +15,10 @@ pub(super) struct Shapes(pub(super) Arc<Options>);
 /// A scene, a question about it, the answer.
 pub(crate) type Asked = (Scene, String, String);
 
+type Ask = fn(&mut Draw) -> Asked;
+
 /// Kinds of questions, and among how many equally likely answers a blind guess chooses.
-pub(crate) const KINDS: [(fn(&mut Draw) -> Asked, usize); 9] = [
+const KINDS: [(Ask, usize); 9] = [
     (colour, COLOURS.len()),
     (shape, SHAPES.len()),
     (size, SIZES.len()),

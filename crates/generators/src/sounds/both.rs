@@ -20,6 +20,8 @@ pub(super) struct PictureAndClip {
 /// What is said or heard, what is seen, the question, the answer.
 type Asked = (Heard, Scene, &'static str, String);
 
+type Ask = fn(Split, &mut Draw) -> Asked;
+
 /// Content of the clip.
 enum Heard {
     /// Indices of words.
@@ -29,7 +31,7 @@ enum Heard {
 }
 
 /// Kinds of questions, and the share of each that a blind guess answers.
-const KINDS: [(fn(Split, &mut Draw) -> Asked, f64); 5] = [
+const KINDS: [(Ask, f64); 5] = [
     (shape_of_spoken_colour, 1.0 / SHAPES.len() as f64),
     (colour_of_spoken_shape, 1.0 / COLOURS.len() as f64),
     (count_of_spoken_colour, 1.0 / 5.0),

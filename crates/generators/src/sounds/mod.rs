@@ -2,7 +2,7 @@
 //!
 //! Held out are speakers (by pitch and length of the throat), pairs of words, and noise louder than 5 dB below the signal.
 
-use crate::Generator;
+use crate::{Generator, Sound};
 
 mod both;
 mod events;
@@ -11,6 +11,8 @@ pub(crate) mod room;
 mod said;
 mod voice;
 mod words;
+
+pub use voice::Speaker;
 
 /// All sounds are sampled so many times a second.
 pub(crate) const RATE_HZ: u32 = 16_000;
@@ -30,4 +32,20 @@ pub fn with(side: usize) -> Vec<Box<dyn Generator>> {
         Box::new(said::Transcribe),
         Box::new(heard::Order),
     ]
+}
+
+impl Sound {
+    /// The bytes of a WAV file with 16 bits a sample.
+    pub fn to_wav(&self) -> Vec<u8> {
+        let size = 2 * self.samples.len() as u32;
+        let mut bytes = b"RIFF".to_vec();
+        bytes.extend((size + 36).to_le_bytes());
+        bytes.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0");
+        bytes.extend(self.rate_hz.to_le_bytes());
+        bytes.extend((2 * self.rate_hz).to_le_bytes());
+        bytes.extend(b"\x02\0\x10\0data");
+        bytes.extend(size.to_le_bytes());
+        bytes.extend(self.samples.iter().flat_map(|sample| ((sample * 32767.0).round() as i16).to_le_bytes()));
+        bytes
+    }
 }

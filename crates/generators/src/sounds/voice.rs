@@ -15,11 +15,11 @@ pub(crate) const HELD_OUT_SHIFT: std::ops::Range<f32> = 1.0..1.06;
 
 /// Who speaks.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Speaker {
+pub struct Speaker {
     /// Middle of the voice, 90 to 260.
-    pub(crate) pitch_hz: f32,
+    pub pitch_hz: f32,
     /// Factor on all formants: what the length of a throat does.
-    pub(crate) shift: f32,
+    pub shift: f32,
     /// Factor on all durations.
     slowness: f32,
     /// How much of the pulse's highs the throat lets through.
@@ -28,7 +28,7 @@ pub(crate) struct Speaker {
 
 impl Speaker {
     /// A speaker of `split`.
-    pub(crate) fn of(split: Split, draw: &mut Draw) -> Self {
+    pub fn of(split: Split, draw: &mut Draw) -> Self {
         let (pitch_hz, shift) = match split {
             Split::HeldOut => (draw.random_range(HELD_OUT_PITCH_HZ), draw.random_range(HELD_OUT_SHIFT)),
             Split::Train => {

@@ -72,7 +72,8 @@ impl Flite {
             Split::Train => 0.86..1.25,
             Split::HeldOut => 0.97..1.03,
         };
-        Manner { voice: *one_of(draw, voices), slowness: draw.random_range(0.85..1.2), shift: draw.random_range(spread) }
+        let voice = *one_of(draw, voices);
+        Manner { voice, slowness: draw.random_range(0.85..1.2), shift: draw.random_range(spread) }
     }
 
     /// Says `text`: samples at 16 kHz.

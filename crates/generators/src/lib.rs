@@ -4,15 +4,24 @@
 //! A [`Generator`] is one file; [`all`] lists them. Sample `index` of a generator is a function of its name, its
 //! [`Split`] and that number alone, and no sample of one split can come in the other.
 
+mod answers;
 mod asked;
+mod choose;
+mod expression;
 pub mod pictures;
+mod ratio;
 mod sample;
 pub mod sounds;
 pub mod speech;
+mod task;
+mod tasks;
+mod wording;
+mod words;
+mod worked;
 
 pub use sample::{Draw, Generator, Image, Part, Role, Sample, Sound, Split, Turn};
 
-/// Every generator, in the order of their names.
+/// Every generator that needs nothing from outside: no prose, no folders of pictures, no synthesiser.
 pub fn all() -> Vec<Box<dyn Generator>> {
-    Vec::new()
+    tasks::all().into_iter().chain(pictures::all()).chain(sounds::all()).collect()
 }

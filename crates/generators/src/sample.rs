@@ -16,6 +16,19 @@ pub enum Split {
     HeldOut,
 }
 
+impl Split {
+    /// Where what `key` names belongs: one in eight keys is held out. A task's key is what its question is about, not how
+    /// it is worded, so that a held-out question was never trained on in other words.
+    pub fn of(key: &str) -> Self {
+        // FNV-1a, then a mixing of its bits, since the low ones of short keys follow their last letter
+        let hash = key
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        let mixed = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        if mixed >> 61 == 0 { Self::HeldOut } else { Self::Train }
+    }
+}
+
 /// Who says a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
@@ -92,6 +105,11 @@ pub trait Generator: Send + Sync {
     /// The share of samples that a blind guess answers: 0 where answers are open.
     fn chance(&self) -> f64;
 
+    /// The answers among which the last question of `sample` asks to choose. None where answers are open.
+    fn choices(&self, _sample: &Sample) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Sample `index` of `split`.
     fn at(&self, split: Split, index: u64) -> Sample {
         self.sample(split, &mut draw(self.name(), split, index))
@@ -114,10 +132,31 @@ fn draw(name: &str, split: Split, index: u64) -> Draw {
     draw
 }
 
+impl Sample {
+    /// Text of the last question.
+    pub fn question(&self) -> String {
+        self.turns.iter().rev().find(|turn| turn.role == Role::User).map(Turn::to_text).unwrap_or_default()
+    }
+
+    /// Text of the answer that the sample teaches: its last turn.
+    pub fn answer(&self) -> String {
+        self.turns.last().map(Turn::to_text).unwrap_or_default()
+    }
+}
+
 impl Turn {
     /// A turn of text.
     pub fn text(role: Role, text: impl Into<String>) -> Self {
         Self { role, content: vec![Part::Text(text.into())], thinking: None }
+    }
+
+    /// Its text, without its pictures and sounds.
+    pub fn to_text(&self) -> String {
+        let texts = self.content.iter().filter_map(|part| match part {
+            Part::Text(text) => Some(text.as_str()),
+            Part::Image(_) | Part::Sound(_) => None,
+        });
+        texts.collect()
     }
 
     /// The same with thinking before it.

@@ -43,7 +43,9 @@ pub enum TrainError {
         why: String,
     },
     /// Steps were skipped, one after another, because gradients were not finite.
-    #[error("step {step}: {in_a_row} steps in a row had gradients that are not finite; lower the learning rate and go on from a checkpoint")]
+    #[error(
+        "step {step}: {in_a_row} steps in a row had gradients that are not finite; lower the learning rate and go on from a checkpoint"
+    )]
     Diverged {
         /// The step, from 1.
         step: u64,

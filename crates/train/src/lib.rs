@@ -1,5 +1,6 @@
 //! Training: the tape that makes any device differentiable, losses, optimisers, data, checkpoints.
 
+pub mod data;
 mod error;
 mod feed;
 mod objective;

@@ -245,8 +245,11 @@ fn encode<D: Adjoint>(
         }
         Media::Sound(chunks) => {
             let audio = model.audio.as_ref().ok_or_else(|| lacks("a sound"))?;
+            let (n_mels, n_columns) = (audio.encoder().n_mels(), audio.encoder().chunk_columns());
+            let turned: Vec<Vec<f32>> = chunks.iter().map(|chunk| by_bin(&chunk.columns, n_mels, n_columns)).collect();
+            let whole = turned.iter().zip(chunks);
             let chunks: Vec<AudioChunk<'_>> =
-                chunks.iter().map(|chunk| AudioChunk { mel_mc: &chunk.mel_mc, valid: chunk.valid }).collect();
+                whole.map(|(mel_mc, chunk)| AudioChunk { mel_mc, valid: chunk.valid }).collect();
             Ok(audio.forward(tape, &chunks, watch)?)
         }
     }
@@ -261,6 +264,17 @@ fn top_k<D: Adjoint>(model: &Model<Tape<D>>) -> BTreeMap<usize, usize> {
         }
     });
     by_layer
+}
+
+/// Columns of `n_mels` bins, `[_, M]`, bin by bin: `[M, C]`. Columns that are not there are not read.
+fn by_bin(columns: &[f32], n_mels: usize, n_columns: usize) -> Vec<f32> {
+    let mut values = vec![0.0; n_mels * n_columns];
+    for (t, column) in columns.chunks_exact(n_mels.max(1)).take(n_columns).enumerate() {
+        for (bin, value) in column.iter().enumerate() {
+            values[bin * n_columns + t] = *value;
+        }
+    }
+    values
 }
 
 /// Sees what passes: routers are measured, and layers that are done are forgotten.

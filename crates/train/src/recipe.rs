@@ -186,7 +186,8 @@ impl Recipe {
     pub fn shape(&self, file: &Path, vocab_size: usize) -> Result<Option<ModelShape>, TrainError> {
         let Some(size) = &self.model.size else { return Ok(None) };
         let wrong = |why: String| TrainError::Recipe { file: file.into(), why };
-        let n = parse_count(size).ok_or_else(|| wrong(format!("size \"{size}\" is no number of parameters, like 25M")))?;
+        let n =
+            parse_count(size).ok_or_else(|| wrong(format!("size \"{size}\" is no number of parameters, like 25M")))?;
         let mut shape = ModelShape::of_size(n, vocab_size)
             .ok_or_else(|| wrong(format!("a model of {size} has no room for {vocab_size} tokens")))?;
         let ModelRecipe { width, layers, experts, .. } = self.model;

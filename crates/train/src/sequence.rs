@@ -27,8 +27,8 @@ pub enum Media {
 /// A chunk of log-mel columns.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chunk {
-    /// `[M, C]`, bin by bin.
-    pub mel_mc: Vec<f32>,
+    /// Those that are read, column by column: `[_, M]`.
+    pub columns: Vec<f32>,
     /// Columns at the front that the clip reaches.
     pub valid: usize,
 }

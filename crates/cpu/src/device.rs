@@ -109,7 +109,7 @@ impl Cpu {
     }
 
     /// Room for `len` numbers, whatever they are.
-    fn values(&self, len: usize) -> Values {
+    pub(crate) fn values(&self, len: usize) -> Values {
         Values::new(&self.numbers, len)
     }
 

@@ -18,7 +18,7 @@ mod probe;
 mod rotary;
 mod vision;
 
-pub use audio::{Audio, AudioChunk, AudioEncoder, AudioStream, sinusoids};
+pub use audio::{Audio, AudioChunk, AudioEncoder, AudioStream, quantise_audio, sinusoids};
 pub use batch::{Batch, Input, PageRun, Row};
 pub use decoder::{Cache, Decoder, Passage};
 pub use error::LlamaError;

@@ -10,6 +10,7 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod adjoint;
 mod aligned;
 mod arena;
 mod attention;

@@ -4,7 +4,11 @@
 //! A [`Generator`] is one file; [`all`] lists them. Sample `index` of a generator is a function of its name, its
 //! [`Split`] and that number alone, and no sample of one split can come in the other.
 
+mod asked;
+pub mod pictures;
 mod sample;
+pub mod sounds;
+pub mod speech;
 
 pub use sample::{Draw, Generator, Image, Part, Role, Sample, Sound, Split, Turn};
 

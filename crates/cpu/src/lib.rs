@@ -34,6 +34,7 @@ mod packing;
 mod pages;
 mod panel;
 mod pool;
+mod product;
 mod quantised;
 mod roofs;
 mod routing;
@@ -50,6 +51,7 @@ pub use outline::{
     Map, Op, Outline, OutlinedMatrix, OutlinedPages, OutlinedRouting, OutlinedTable, OutlinedTensor, Weights,
 };
 pub use pages::Pages;
+pub use product::{Product, Strided, Write};
 pub use roofs::Roofs;
 pub use routing::Routing;
 pub use values::{Table, Tensor, Vector};

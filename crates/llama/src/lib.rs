@@ -19,7 +19,7 @@ mod probe;
 mod rotary;
 mod vision;
 
-pub use audio::{Audio, AudioChunk, AudioEncoder, AudioStream, sinusoids};
+pub use audio::{Audio, AudioChunk, AudioEncoder, AudioStream, quantise_audio, sinusoids};
 pub use batch::{Batch, Input, PageRun, Row};
 pub use blank::{Blank, blanks};
 pub use decoder::{Cache, Decoder, Passage};

@@ -201,7 +201,7 @@ impl Feed {
 fn media_bytes(unit: &Unit) -> usize {
     let values = |media: &Media| match media {
         Media::Image(pixels) => pixels.len(),
-        Media::Sound(chunks) => chunks.iter().map(|chunk| chunk.mel_mc.len()).sum(),
+        Media::Sound(chunks) => chunks.iter().map(|chunk| chunk.columns.len()).sum(),
     };
     let of = |sequence: &Sequence| sequence.media.iter().map(values).sum::<usize>() * size_of::<f32>();
     match unit {

@@ -17,7 +17,7 @@ use it::hearing::Vectors;
 use it::{Goldens, Prompt, toys};
 use llama::{Input, Model};
 use tensor::{Adjoint, Reference};
-use train::{Losses, Media, Memory, Objective, Sequence, Tape};
+use train::{Chunk, Losses, Media, Memory, Objective, Sequence, Tape};
 
 /// Of a tensor's largest gradient. Rounding of 24 bits through eight layers, twice, comes to a few 1e-6 in either order.
 const TOLERANCE: f32 = 1e-4;
@@ -173,5 +173,65 @@ fn gradients_are_the_same_to_the_bit_on_every_device_and_when_layers_are_compute
     }
     println!("{n_compared} gradients equal to the bit");
     ensure!(n_compared > 3000);
+    Ok(())
+}
+
+/// Of the encoder and projector, where the vectors have any: those of the specification do, if `PUNA_AUDIO_GOLDENS` names
+/// their folder.
+fn audio_gradients_agree<D: Adjoint>(dev: &Arc<D>) -> Result<usize> {
+    let mut n_compared = 0;
+    for folder in it::hearing::folders() {
+        let file = folder.join("llama4_audio_tiny_golden.safetensors");
+        let vectors = Vectors::open(&file)?;
+        if !vectors.tensors.contains_key("labels") {
+            continue;
+        }
+        let checkpoint = Checkpoint::open(&folder.join("llama4_audio_tiny"))?;
+        let sequence = heard(&vectors, &checkpoint)?;
+        let objective = Objective { balance: 0.0, router_z: 0.0, ..OBJECTIVE };
+        let (losses, got) = gradients(dev, &checkpoint, &sequence, &objective)?;
+        near(losses.mean(), vectors.values("loss")?[0], 2e-5, "the loss")?;
+        for name in vectors.tensors.keys().filter_map(|name| name.strip_prefix("grad/")) {
+            let want = vectors.values(&format!("grad/{name}"))?;
+            let got = got.get(name).with_context(|| format!("{name} has no gradient"))?;
+            ensure!(got.len() == want.len(), "{name} has {} values", got.len());
+            let largest = want.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+            let worst = got.iter().zip(&want).fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs()));
+            ensure!(worst <= TOLERANCE * largest, "{name} differs by {worst} of {largest}");
+            n_compared += 1;
+        }
+    }
+    Ok(n_compared)
+}
+
+/// The prompt of an image and a clip, of which the last tokens are learnt.
+fn heard(vectors: &Vectors, checkpoint: &Checkpoint) -> Result<Sequence> {
+    let mut sequence = Sequence::text(&vectors.ids("input_ids")?);
+    let labels = vectors.tensors["labels"].bytes.as_chunks::<8>().0.iter().skip(1);
+    for (weight, label) in sequence.weights.iter_mut().zip(labels) {
+        *weight = if i64::from_le_bytes(*label) < 0 { 0.0 } else { 1.0 };
+    }
+    let tokens = &checkpoint.config.audio.as_ref().context("audio")?.tokens;
+    let patch = checkpoint.config.image_tokens.as_ref().context("image tokens")?.patch;
+    for (features, token) in [(0, patch), (1, tokens.audio)] {
+        let places = sequence.inputs.iter_mut().filter(|input| **input == Input::Token(token));
+        places.enumerate().for_each(|(row, input)| *input = Input::Feature { features, row });
+    }
+    let (mel, valid) = (vectors.values("input_features")?, vectors.ids("num_mel_frames")?);
+    let [_, n_mels, _] = vectors.shape("input_features")? else { anyhow::bail!("the features' shape") };
+    let chunks = mel
+        .chunks_exact(mel.len() / valid.len())
+        .zip(valid)
+        .map(|(chunk, valid)| Chunk { columns: it::hearing::transposed(chunk, *n_mels), valid: valid as usize });
+    sequence.media = vec![Media::Image(vectors.values("pixel_values")?), Media::Sound(chunks.collect())];
+    Ok(sequence)
+}
+
+#[test]
+fn gradients_of_what_hears_agree_on_both_devices() -> Result<()> {
+    let n_compared = audio_gradients_agree(&Arc::new(Reference))? + audio_gradients_agree(&cpu(2))?;
+    println!("{n_compared} gradients");
+    // None without the specification's folder; the ops themselves are held to finite differences in any case.
+    ensure!(n_compared == 0 || n_compared >= 80, "{n_compared} gradients were compared");
     Ok(())
 }

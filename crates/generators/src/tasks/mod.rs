@@ -3,18 +3,24 @@
 use crate::Generator;
 
 mod arithmetic;
+mod calendar;
 mod countdown;
 mod equations;
+mod lists;
 mod sorting;
 mod strings;
+mod units;
 
 /// All of them.
 pub(crate) fn all() -> Vec<Box<dyn Generator>> {
     vec![
         Box::new(arithmetic::Arithmetic),
+        Box::new(calendar::Calendar),
         Box::new(countdown::Countdown),
         Box::new(equations::Equations),
+        Box::new(lists::Lists),
         Box::new(sorting::Sorting),
         Box::new(strings::Strings),
+        Box::new(units::Units),
     ]
 }

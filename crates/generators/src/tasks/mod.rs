@@ -7,8 +7,11 @@ mod calendar;
 mod countdown;
 mod equations;
 mod lists;
+mod ordering;
 mod sorting;
 mod strings;
+mod syllogisms;
+mod truth_tellers;
 mod units;
 
 /// All of them.
@@ -19,8 +22,11 @@ pub(crate) fn all() -> Vec<Box<dyn Generator>> {
         Box::new(countdown::Countdown),
         Box::new(equations::Equations),
         Box::new(lists::Lists),
+        Box::new(ordering::Ordering),
         Box::new(sorting::Sorting),
         Box::new(strings::Strings),
+        Box::new(syllogisms::Syllogisms),
+        Box::new(truth_tellers::TruthTellers),
         Box::new(units::Units),
     ]
 }

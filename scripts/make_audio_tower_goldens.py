@@ -7,19 +7,25 @@ usage: python scripts/make_audio_tower_goldens.py [--out tests/data/audio-tower]
   projector.safetensors     {mlp4,ultravox_mid,ultravox_post}/{weight/*,out/{full,masked}}, in/{full,masked}
   voxtral_tiny/, llama4_audio_tiny/           checkpoints in the published layouts
   {voxtral_tiny,llama4_audio_tiny}_golden.safetensors     their prompts, rows, merged embeddings, logits, greedy tokens
+  mixed_tiny/, mixed_tiny_golden.safetensors   a model that sees and hears: one prompt of a clip, two images and a clip of
+                                               two chunks, from the clips' files (clip<n>.wav) and the images' tiles on
 
 The model here is another than the one under test in every respect: the encoder is numpy in float64, with masks where
 ours leaves frames out and with convolutions as sums over taps; the decoder is the plain Python of
 make_lora_goldens.py, to which rows of audio are given as more rows of the embedding table.  With --check, the encoder
 and projectors have to give what transformers gave for a folder of the same layout.
 
-Needs numpy.  No network.
+The model that sees is one of make_toy_llama4.py with this encoder: its image rows are transformers', in float32, and its
+logits have to be those of transformers' decoder too.
+
+Needs numpy; torch and transformers as make_toy_llama4.py for the model that sees (--parts leaves it out).  No network.
 """
 import argparse
 import json
 import math
 import pathlib
 import random
+import wave
 
 import numpy as np
 
@@ -237,7 +243,7 @@ LLAMA4 = COMMON | dict(
 
 
 class Heard(plain.Model):
-    """A decoder in which the ids from `vocab_size` on are rows of audio."""
+    """A decoder in which the ids from `vocab_size` on are rows of audio, or of images and audio."""
 
     def __init__(self, folder, rows):
         super().__init__(folder)
@@ -261,26 +267,116 @@ def make_model(out, kind, config, tensors, ids, audio_id, valid):
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     x = mel()
     rows = np.concatenate([project(kept(chunk, w, n), projector, 4) for chunk, n in zip(x, valid)])
-    vocab = config["text_config"]["vocab_size"]
-    model, places = Heard(folder, rows), iter(range(vocab, vocab + len(rows)))
-    heard = [next(places) if i == audio_id else i for i in ids]
-    if next(places, None) is not None:
-        raise SystemExit(f"{kind}: fewer places than rows")
+    save(out / f"{kind}_golden.safetensors", answered(folder, ids, {audio_id: rows}) | {
+        "input_features": x, "num_mel_frames": np.array(valid),
+        "num_audio_tokens": np.array([-(-((n - 1) // 2 + 1) // 4) for n in valid]), "audio_embeds": rows})
+
+
+def answered(folder, ids, rows_by_id):
+    """What the decoder of `folder` makes of a prompt in which each of `rows_by_id` stands for the next of its rows."""
+    rows = np.concatenate(list(rows_by_id.values()))
+    model = Heard(folder, rows)
+    first, places = model.text["vocab_size"], {}
+    for stands, own in rows_by_id.items():
+        places[stands] = iter(range(first, first + len(own)))
+        first += len(own)
+    heard = [next(places[i]) if i in places else i for i in ids]
+    if any(next(left, None) is not None for left in places.values()):
+        raise SystemExit(f"{folder}: fewer places than rows")
     table = model.tensors["language_model.model.embed_tokens.weight"][1]
-    embeds = np.array(table).reshape(-1, TEXT)[heard]
+    embeds = np.array(table).reshape(-1, model.width)[heard]
     logits, greedy, current = model.logits(heard), [], list(heard)
     for _ in range(8):
         last = sorted(enumerate(model.logits(current)[-1]), key=lambda pair: -pair[1])
         if last[0][1] - last[1][1] < MIN_MARGIN:
-            raise SystemExit(f"{kind}: a near tie")
+            raise SystemExit(f"{folder}: a near tie")
         greedy.append(last[0][0])
         current.append(last[0][0])
-    if kind == "llama4_audio_tiny" and model.margin < MIN_MARGIN:
-        raise SystemExit(f"{kind}: a near tie of experts")
-    save(out / f"{kind}_golden.safetensors", {
-        "input_ids": np.array([ids]), "input_features": x, "num_mel_frames": np.array(valid),
-        "num_audio_tokens": np.array([-(-((n - 1) // 2 + 1) // 4) for n in valid]), "audio_embeds": rows,
-        "inputs_embeds": embeds[None], "logits": np.array([logits]), "greedy": np.array(greedy)})
+    if model.is_llama4 and model.margin < MIN_MARGIN:
+        raise SystemExit(f"{folder}: a near tie of experts")
+    return {"input_ids": np.array([ids]), "inputs_embeds": embeds[None], "logits": np.array([logits]),
+            "greedy": np.array(greedy)}
+
+
+def write_clip(path, seed, n):
+    """A hum of two tones that swells, with noise: 16-bit samples at 16 kHz."""
+    rng, t = random.Random(seed), np.arange(n) / 16000
+    tones = 0.3 * np.sin(2 * np.pi * rng.uniform(150, 400) * t) + 0.2 * np.sin(2 * np.pi * rng.uniform(800, 3000) * t)
+    x = tones * (0.3 + t / t[-1]) + 0.02 * np.array([rng.gauss(0, 1) for _ in range(n)])
+    x = np.round(np.clip(x, -1, 1) * 32000).astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16000, n, "NONE", ""))
+        file.writeframes(x.tobytes())
+    return x / 32768
+
+
+def log_mel(samples, n_columns, filters):
+    """Columns [M, n] of samples that zeros fill up to so many, held against their own maximum."""
+    x = np.pad(np.pad(samples, (0, 160 * n_columns - len(samples))), 200, mode="reflect")
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
+    frames = np.stack([x[160 * t:160 * t + 400] * window for t in range(n_columns)])
+    logs = np.log10(np.maximum(np.abs(np.fft.rfft(frames)) ** 2 @ filters, 1e-10))
+    return ((np.maximum(logs, logs.max() - 8) + 4) / 4).T
+
+
+def make_mixed(out):
+    import torch
+    import make_toy_llama4 as toys
+    from transformers.audio_utils import mel_filter_bank
+    kind, text, boa, audio, eoa = "mixed_tiny", 32, 119, 120, 121
+    folder = out / kind
+    case = toys.Case(seed=5, prompts=(), config=lambda: toys.image_text_config(
+        1, num_hidden_layers=4, num_local_experts=4, interleave_moe_layer_step=2, intermediate_size_mlp=32))
+    model = toys.build(case)
+    model.save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    w, (_, projector) = encoder_weights(kind), projectors(ENCODER["hidden_size"], text, 32)["mlp4"]
+    tensors = {name: np.array(flat).reshape(shape)
+               for name, (shape, flat) in plain.read(folder / "model.safetensors").items()}
+    tensors |= {f"audio_tower.{name}": values for name, values in w.items()}
+    save(folder / "model.safetensors", tensors | {f"audio_projector.{name}": values for name, values in projector.items()})
+    config = json.loads((folder / "config.json").read_text()) | dict(
+        audio_config=ENCODER | dict(model_type="voxtral_encoder", attention_block=None),
+        audio_projector_config=dict(stack_factor=4, hidden_act="gelu", bias=False),
+        boa_token_index=boa, audio_token_index=audio, eoa_token_index=eoa)
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+    chunk, rows, n_rows = 2 * ENCODER["max_source_positions"], [], []
+    filters = mel_filter_bank(201, ENCODER["num_mel_bins"], 0.0, 8000.0, 16000, norm="slaney", mel_scale="slaney")
+    for i, n_samples in enumerate([4300, 8801]):
+        samples = write_clip(out / f"clip{i}.wav", f"clip{i}", n_samples)
+        n_valid = -(-n_samples // 160)
+        n_columns = -(-n_valid // chunk) * chunk
+        mel = log_mel(samples, n_columns, filters)
+        of_clip = [project(kept(mel[:, at:at + chunk], w, min(chunk, n_valid - at)), projector, 4)
+                   for at in range(0, n_columns, chunk)]
+        rows += of_clip
+        n_rows.append(sum(map(len, of_clip)))
+    rng = np.random.Generator(np.random.PCG64(17))
+    grids, n_tiles, side = [(1, 2), (1, 1)], 4, model.config.vision_config.image_size
+    pixels = rng.uniform(-1, 1, (n_tiles, 3, side, side)).astype(np.float32)
+    words = iter(rng.integers(toys.EOS + 1, boa, 14).tolist())
+
+    def say(n):
+        return [next(words) for _ in range(n)]
+    clips = [[boa] + [audio] * n + [eoa] for n in n_rows]
+    images = [toys.image_tokens(*grid) for grid in grids]
+    ids = [toys.BOS] + say(3) + clips[0] + say(2) + images[0] + images[1] + clips[1] + say(9)
+    with torch.no_grad():
+        seen = model.get_image_features(torch.from_numpy(pixels)).last_hidden_state
+        seen = model.multi_modal_projector(seen.reshape(-1, seen.shape[-1])).numpy()
+    rows_by_id = {toys.PATCH: seen.astype(np.float64), audio: np.concatenate(rows)}
+    made = answered(folder, ids, rows_by_id)
+    with torch.no_grad():
+        embeds = torch.from_numpy(made["inputs_embeds"].astype(np.float32))
+        other = model.language_model(inputs_embeds=embeds, use_cache=False).logits.numpy()
+    apart = abs(other - made["logits"]).max()
+    print(f"{kind}: {len(ids)} positions, logits up to {abs(other).max():.1f}, {apart:.1e} from transformers")
+    if apart > TOLERANCE:
+        raise SystemExit(f"{kind}: transformers gives other logits")
+    save(out / f"{kind}_golden.safetensors", made | {
+        "pixel_values": pixels, "grids": np.array(grids), "image_embeds": rows_by_id[toys.PATCH],
+        "audio_embeds": rows_by_id[audio], "num_audio_tokens": np.array(n_rows)})
 
 
 def check(folder):
@@ -310,6 +406,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("tests/data/audio-tower"))
     parser.add_argument("--check", type=pathlib.Path)
+    parser.add_argument("--parts", action="store_true", help="leave the model that sees out")
     arguments = parser.parse_args()
     if arguments.check:
         check(arguments.check)
@@ -326,6 +423,8 @@ def main():
                   boa_token_index=54, audio_token_index=55, eoa_token_index=56)
     tensors = text_tensors("llama4", "language_model.model.", "language_model.", LLAMA4, True)
     make_model(out, "llama4_audio_tiny", llama4, tensors, [1, 10, 11, 54] + [55] * 9 + [56, 30, 31, 32, 33], 55, VALID)
+    if not arguments.parts:
+        make_mixed(out)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-// A clip of audio on the page: its waveform, its length, and a button that plays it.
+// A clip of audio on the page: its waveform, its length, and a button that plays it. A click into the waveform plays it from there.
 
 import { el, icon, iconButton, svg } from './dom.js';
 import { clock, N_PEAKS } from './wav.js';
@@ -49,6 +49,7 @@ export class ClipView {
     else {
       this.#play = iconButton('play', `Play ${name}`, () => this.#toggle(), { class: 'icon-button clip-play' });
       this.node.append(this.#play);
+      this.#drawing.node.addEventListener('click', (event) => this.#seek(event));
     }
     const words = el('div', { class: 'clip-words' }, el('span', { class: 'clip-name', title: name, text: name }), this.#time);
     this.node.append(el('div', { class: 'clip-body' }, seconds === null ? null : this.#drawing.node, words));
@@ -72,9 +73,19 @@ export class ClipView {
     if (this.#play) this.#player.end(this);
   }
 
-  async #toggle() {
+  #toggle() {
+    return this.#heard(this.#player.toggle(this));
+  }
+
+  #seek({ clientX }) {
+    const { left, width } = this.#drawing.node.getBoundingClientRect();
+    const part = Math.min(1, Math.max(0, (clientX - left) / width));
+    return this.#heard(this.#player.seek(this, part * this.#seconds));
+  }
+
+  async #heard(playing) {
     try {
-      await this.#player.toggle(this);
+      await playing;
     } catch {
       this.#time.textContent = 'the browser can not play it';
     }

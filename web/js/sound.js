@@ -32,21 +32,33 @@ export class Player {
    */
   async toggle(clip) {
     if (this.isPlaying(clip)) return this.#pause();
-    if (this.#current?.clip !== clip) {
-      this.end(this.#current?.clip);
-      // Made in the turn of the click, which is what the browser wants before there is sound.
-      this.#context ??= new AudioContext();
-      const current = { clip, buffer: null, source: null, begun: 0, atS: 0 };
-      this.#current = current;
-      try {
-        current.buffer = await this.#context.decodeAudioData(bytesOf(clip.url).buffer);
-      } catch (error) {
-        this.end(clip);
-        throw error;
-      }
-      if (this.#current !== current) return;
-    }
+    if (this.#current?.clip !== clip) return this.#open(clip, 0);
     if (this.#current.buffer !== null) await this.#begin(this.#current);
+  }
+
+  /** Plays `clip` from the second `atS` on, whatever it does. Throws as `toggle`. */
+  async seek(clip, atS) {
+    const current = this.#current;
+    if (current?.clip !== clip) return this.#open(clip, atS);
+    silence(current);
+    current.atS = atS;
+    // One that is being read begins there when it is.
+    if (current.buffer !== null) await this.#begin(current);
+  }
+
+  async #open(clip, atS) {
+    this.end(this.#current?.clip);
+    // Made in the turn of the click, which is what the browser wants before there is sound.
+    this.#context ??= new AudioContext();
+    const current = { clip, buffer: null, source: null, begun: 0, atS };
+    this.#current = current;
+    try {
+      current.buffer = await this.#context.decodeAudioData(bytesOf(clip.url).buffer);
+    } catch (error) {
+      this.end(clip);
+      throw error;
+    }
+    if (this.#current === current) await this.#begin(current);
   }
 
   isPlaying(clip) {

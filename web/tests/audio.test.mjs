@@ -220,6 +220,28 @@ scripted('a chosen clip is shown, played, sent, kept and sent again', async (dri
   assert.deepEqual(await driver.titles(), ['What is it?']);
 }, HEARS);
 
+scripted('a click into the waveform plays the clip from there, whatever it did before', async (driver) => {
+  await choose(driver, file('a.wav', wav(40)), file('b.wav', wav(1)));
+  const group = driver.page.getByRole('group', { name: 'Audio a.wav, 0:40', exact: true });
+  const [bars, time] = [group.locator('.bars'), group.locator('.clip-time')];
+  const { width, height } = await bars.boundingBox();
+  const clickAt = (part) => bars.click({ position: { x: part * width, y: height / 2 } });
+  await clickAt(0.5);
+  await driver.button('Pause a.wav').waitFor();
+  await seen.match(() => time.textContent(), /^0:2[0-4] \/ 0:40$/);
+  await clickAt(0.25);
+  await seen.match(() => time.textContent(), /^0:1[0-4] \/ 0:40$/, 'back, while it plays');
+  await driver.button('Pause a.wav').click();
+  await driver.button('Play a.wav').waitFor();
+  await clickAt(0.75);
+  await driver.button('Pause a.wav').waitFor();
+  await seen.match(() => time.textContent(), /^0:3[0-4] \/ 0:40$/, 'forward, after a pause');
+  assert.ok((await group.locator('.bars-done').getAttribute('d')).match(/v/g).length >= 47, 'what lies before it counts as heard');
+  await driver.page.getByRole('group', { name: 'Audio b.wav, 0:01', exact: true }).locator('.bars').click({ position: { x: 1, y: 1 } });
+  await driver.button('Play a.wav').waitFor();
+  await seen.equal(() => time.textContent(), '0:40', 'another one ended it');
+}, HEARS);
+
 scripted('a clip that begins ends the one that plays, and so does leaving the conversation', async (driver) => {
   await driver.ask('Here');
   await choose(driver, file('a.wav', wav(30)), file('b.wav', wav(30)));

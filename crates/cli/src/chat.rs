@@ -16,7 +16,7 @@ use tokenizer::{ChatFormat, Ending, Message, Part, Piece, Role, ThinkingVariable
 use crate::attachments::{Attachment, Kind};
 use crate::experts::{ExpertArguments, warn_unlocked};
 use crate::failure::usage;
-use crate::model::{self, CacheArguments, LoraArguments, Senses};
+use crate::model::{self, AudioArguments, CacheArguments, LoraArguments, Senses};
 use crate::plan::Demand;
 
 /// A model, its tokenizer and a conversation.
@@ -48,16 +48,18 @@ pub struct Files<'a> {
     pub mmproj: Option<&'a Path>,
     /// The adapter beside its weights.
     pub lora: &'a LoraArguments,
+    /// How the audio encoder's weights are held.
+    pub audio: AudioArguments,
 }
 
 impl Chat<Cpu> {
     /// Loads `files` onto `dev`, with the room that `cache` asks for and experts where `experts` says.
     pub fn open(
-        Files { model: path, mmproj, lora }: Files<'_>,
+        Files { model: path, mmproj, lora, audio }: Files<'_>,
         dev: Cpu,
         (cache, experts): (CacheArguments, ExpertArguments),
     ) -> Result<Self> {
-        let checkpoint = model::open_checkpoint(path, mmproj)?;
+        let checkpoint = audio.apply(model::open_checkpoint(path, mmproj)?)?;
         if checkpoint.tensors.is_empty() {
             let message = format!("{} holds no weights, a config alone", path.display());
             return Err(usage(message, "`puna inspect` shows a config; to run, name the folder or the GGUF file"));

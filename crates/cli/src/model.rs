@@ -1,22 +1,23 @@
 //! Opening what `-m` names: files, tokenizer, chat format, weights on a device.
 
-use std::num::{NonZero, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use cpu::{Cpu, CpuOptions, Isa};
-use engine::media::audio::{AudioShape, ClipConfig, MelSettings, PadTo, PaddingMode};
+use engine::media::audio::ClipConfig;
 use engine::media::{TileConfig, TileSettings};
 use engine::thinking::{Markers, Reasoning};
 use engine::{Layout, Limits};
 use formats::checkpoint::REASONING_KEY;
-use formats::config::{self, Architecture, AudioPreset};
+use formats::config::{Architecture, AudioPreset};
 use formats::gguf::{Array, Metadata, Value};
 use formats::{Checkpoint, FormatError, Kind, Lora, PreprocessorConfig};
 use llama::Model;
-use tensor::{Device, KvFormat};
+use tensor::quant::Kind as Quantisation;
+use tensor::{Device, Format, KvFormat};
 use tokenizer::{AudioIds, ChatFormat, ChatTemplate, GgufVocabulary, ImageIds, Llama4Chat, SpecialTokens, Tokenizer};
 
 use crate::failure::{no_lora, usage};
@@ -110,6 +111,35 @@ pub fn open_checkpoint(path: &Path, mmproj: Option<&Path>) -> Result<Checkpoint>
     })
 }
 
+/// `--audio-weights`.
+#[derive(clap::Args, Debug, Clone, Copy)]
+pub struct AudioArguments {
+    /// How the linear maps of the audio encoder are held; by default as they are stored. q8_0 takes a quarter of f32's
+    /// memory and is faster
+    #[arg(long, value_name = "FORMAT")]
+    audio_weights: Option<AudioWeights>,
+}
+
+#[derive(clap::ValueEnum, Debug, Clone, Copy)]
+enum AudioWeights {
+    Stored,
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
+impl AudioArguments {
+    /// `checkpoint` with the audio encoder's weights as they are asked for.
+    ///
+    /// # Errors
+    /// If the encoder's rows are no whole blocks.
+    pub fn apply(self, mut checkpoint: Checkpoint) -> Result<Checkpoint> {
+        if let Some(AudioWeights::Q8_0) = self.audio_weights {
+            llama::quantise_audio(&mut checkpoint.tensors, &checkpoint.config, Format::Block(Quantisation::Q8_0))?;
+        }
+        Ok(checkpoint)
+    }
+}
+
 /// `--lora`.
 #[derive(clap::Args, Debug, Clone)]
 pub struct LoraArguments {
@@ -170,7 +200,10 @@ pub fn load<D: Device>(dev: &D, checkpoint: &Checkpoint) -> Result<Model<D>> {
 pub fn open_tokenizer(path: &Path) -> Result<(Tokenizer, Option<ChatFormat>)> {
     let tokenizer = match path.extension().and_then(|extension| extension.to_str()) {
         Some("model") => from_ranks(path)?,
-        Some("json") => from_json(path, None)?,
+        Some("json") => {
+            let config = path.with_file_name("tokenizer_config.json");
+            from_json(path, config.is_file().then_some(config.as_path()))?
+        }
         _ => {
             let checkpoint = open_checkpoint(path, None)?;
             let tokenizer = tokenizer_of(&checkpoint)?;
@@ -379,7 +412,7 @@ impl Senses {
     pub fn of(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Result<Self> {
         let images = tile_config(checkpoint)?.zip(ImageIds::of(tokenizer));
         let (tiles, image_ids) = images.unzip();
-        let (clips, audio_ids) = clip_config(checkpoint)?.zip(audio_ids(checkpoint, tokenizer)).unzip();
+        let (clips, audio_ids) = clip_config(checkpoint)?.zip(audio_ids(checkpoint, Some(tokenizer))).unzip();
         Ok(Self { image_ids, tiles, audio_ids, clips })
     }
 
@@ -413,31 +446,13 @@ pub fn tile_config(checkpoint: &Checkpoint) -> Result<Option<TileConfig>> {
 /// How clips become features; `None` for a model without an audio tower.
 pub fn clip_config(checkpoint: &Checkpoint) -> Result<Option<ClipConfig>> {
     let (Some(audio), Some(own)) = (&checkpoint.config.audio, &checkpoint.audio_preprocessor) else { return Ok(None) };
-    let settings = MelSettings {
-        n_mels: own.n_mels,
-        chunk_frames: own.chunk_columns,
-        log_mel_max: own.log_mel_max,
-        pad_to: match own.pad_to {
-            config::PadTo::Chunk => PadTo::Chunk,
-            config::PadTo::Hop => PadTo::Hop,
-        },
-    };
-    let count = |n: usize| NonZero::new(n as u64).context("a config without chunks or stacks");
-    let shape = AudioShape {
-        chunk_frames: count(own.chunk_columns)?,
-        stack: count(audio.projector.stack)?,
-        padding: match own.padding_mode {
-            config::PaddingMode::Valid => PaddingMode::Valid,
-            config::PaddingMode::Chunk => PaddingMode::Chunk,
-        },
-    };
-    Ok(Some(ClipConfig::parse(settings, shape, &Limits::default())?))
+    Ok(Some(ClipConfig::of(own, audio, &Limits::default())?))
 }
 
 /// The tokens of a clip's block: those of the config, and where it names none to begin with, the one that Voxtral's tokenizer
-/// has for it.
-fn audio_ids(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Option<AudioIds> {
+/// has for it, if there is a tokenizer.
+pub fn audio_ids(checkpoint: &Checkpoint, tokenizer: Option<&Tokenizer>) -> Option<AudioIds> {
     let audio = checkpoint.config.audio.as_ref()?;
-    let own = || tokenizer.control("[BEGIN_AUDIO]").filter(|_| audio.preset == AudioPreset::Voxtral);
+    let own = || tokenizer?.control("[BEGIN_AUDIO]").filter(|_| audio.preset == AudioPreset::Voxtral);
     Some(AudioIds { start: audio.tokens.start.or_else(own), audio: audio.tokens.audio, end: audio.tokens.end })
 }

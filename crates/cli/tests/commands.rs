@@ -174,6 +174,30 @@ fn an_image_is_seen() {
     assert_ne!(answers[0]["ids"], answers[1]["ids"]);
 }
 
+/// Voxtral's config has no start marker: its tokenizer does.
+#[test]
+fn a_clip_is_counted_with_the_marker_that_the_tokenizer_has() {
+    let from = toy("../audio-tower/voxtral_tiny");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(from.join(name), folder.path().join(name)).expect("copied");
+    }
+    let path = folder.path().to_str().expect("UTF-8");
+    let tokens = || json(&["inspect", path, "--json"], "")["audio"][0]["tokens"].clone();
+    // A second is three chunks of 0.4, each with its silence: five tokens a chunk.
+    assert_eq!(tokens(), 15);
+    let bytes = r#"{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}"#;
+    let letters: Vec<String> = ('a'..='y').enumerate().map(|(id, letter)| format!("\"{letter}\": {id}")).collect();
+    let letters = letters.join(", ");
+    let tokenizer = format!(
+        r#"{{"version": "1.0", "pre_tokenizer": {bytes}, "decoder": {bytes}, "model": {{"type": "BPE",
+            "vocab": {{{letters}}}, "merges": []}}, "added_tokens": [{{"id": 25, "content": "[BEGIN_AUDIO]",
+            "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}}]}}"#
+    );
+    std::fs::write(folder.path().join("tokenizer.json"), tokenizer).expect("written");
+    assert_eq!(tokens(), 16);
+}
+
 #[test]
 fn a_trace_holds_the_goldens() {
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -95,7 +95,8 @@ fn decode(cpu: &Cpu, context: usize, real: bool) {
             pages: cpu.pages(n_pages, kv_heads, len, KvFormat::F16).expect("a size that fits"),
         })
         .collect();
-    let (head, gain) = (map(vocab, width), cpu.vector(&vec![1.0; width]));
+    let gain = WeightSource::from_f32(&vec![1.0; width], 1, width).expect("a valid vector");
+    let (head, gain) = (map(vocab, width), cpu.vector(&[gain]).expect("a valid vector"));
     let x: Vec<f32> = (0..width).map(|i| (i as f32 * 0.37).sin()).collect();
     let x = cpu.upload(&x, width).expect("whole rows");
     let angles = |f: fn(f32) -> f32| (0..len / 2).map(|i| f(i as f32)).collect();

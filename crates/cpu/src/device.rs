@@ -21,7 +21,7 @@ use crate::values::Values;
 use crate::{Matrix, Pages, Routing, Table, Tensor, Vector, matrix};
 
 /// Values of cheap elementwise work below which another thread is not worth its wake-up.
-const GRAIN: usize = 1 << 13;
+pub(crate) const GRAIN: usize = 1 << 13;
 
 /// How to set a [`Cpu`] up. The default uses what the machine has.
 #[derive(Debug, Clone, Copy, Default)]
@@ -109,18 +109,18 @@ impl Cpu {
     }
 
     /// Room for `len` numbers, whatever they are.
-    fn values(&self, len: usize) -> Values {
+    pub(crate) fn values(&self, len: usize) -> Values {
         Values::new(&self.numbers, len)
     }
 
-    fn copy(&self, values: &[f32]) -> Values {
+    pub(crate) fn copy(&self, values: &[f32]) -> Values {
         let mut copy = self.values(values.len());
         copy.copy_from_slice(values);
         copy
     }
 
     /// A tensor of `n_rows` rows of `width`, each written by `fill`, which gets its index.
-    fn by_row(&self, n_rows: usize, width: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Tensor {
+    pub(crate) fn by_row(&self, n_rows: usize, width: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Tensor {
         let mut out = self.values(n_rows * width);
         self.pool.chunks(&mut out, width, GRAIN / width.max(1), fill);
         Tensor::new(out, width)
@@ -133,7 +133,7 @@ impl Cpu {
     }
 
     /// All rows of `x` through matrix 0 of `w`, into `out`.
-    fn linear_into(
+    pub(crate) fn linear_into(
         &self,
         op: &'static str,
         w: &Matrix,
@@ -241,7 +241,7 @@ impl std::fmt::Debug for Cpu {
     }
 }
 
-fn check(op: &'static str, what: &str, got: usize, want: usize) -> Result<(), OpError> {
+pub(crate) fn check(op: &'static str, what: &str, got: usize, want: usize) -> Result<(), OpError> {
     if got == want { Ok(()) } else { Err(OpError::shape(op, format!("{what} is {got}, not {want}"))) }
 }
 
@@ -274,8 +274,9 @@ impl Device for Cpu {
         }
     }
 
-    fn vector(&self, values: &[f32]) -> Vector {
-        Vector(Arc::from(values))
+    fn vector(&self, parts: &[WeightSource]) -> Result<Vector, OpError> {
+        let values = parts.iter().map(WeightSource::vector).collect::<Result<Vec<_>, _>>()?.concat();
+        Ok(Vector(values.into()))
     }
 
     fn pages(&self, n_pages: usize, n_heads: usize, head_len: usize, format: KvFormat) -> Result<Pages, OpError> {

@@ -1,6 +1,7 @@
 //! What every instruction set implements, and how kernels are compiled for it.
 
 use tensor::Pairing;
+use tensor::adjoint::math::{Heads, Piece};
 use tensor::quant::Kind;
 
 use crate::attention::Queries;
@@ -109,6 +110,33 @@ pub(crate) trait Kernels: Send + Sync {
 
     /// Attention of a few query heads; see [`attention`](crate::attention).
     fn attend_queries(&self, queries: Queries<'_, '_>);
+
+    /// [`tensor::adjoint::math::rms_norm`] on each `width`-long part of a row.
+    fn rms_norm_adjoint(&self, x: &[f32], gain: Option<&[f32]>, shape: (usize, f32), dy: &[f32], out: [&mut [f32]; 2]);
+
+    /// [`tensor::adjoint::math::layer_norm`].
+    fn layer_norm_adjoint(&self, x: &[f32], gain: &[f32], eps: f32, dy: &[f32], out: [&mut [f32]; 2]);
+
+    /// [`tensor::adjoint::math::swiglu`].
+    fn swiglu_adjoint(&self, x: [&[f32]; 2], dy: &[f32], out: [&mut [f32]; 2]);
+
+    /// [`tensor::adjoint::math::gelu`].
+    fn gelu_adjoint(&self, x: &[f32], dy: &[f32], out: &mut [f32]);
+
+    /// [`tensor::adjoint::math::add_columns`].
+    fn add_columns(&self, rows: &[f32], shape: [usize; 2], scratch: &mut [f32], out: &mut [f32]);
+
+    /// [`tensor::adjoint::math::dot`].
+    fn dot(&self, a: &[f32], b: &[f32]) -> f32;
+
+    /// [`tensor::adjoint::math::attention`].
+    fn attention_adjoint(&self, x: &Heads<'_>, piece: &Piece, head: usize, out: &mut [f32]);
+
+    /// [`tensor::adjoint::math::cross_entropy`].
+    fn cross_entropy(&self, row: &mut [f32], target: usize, weight: f32) -> f64;
+
+    /// [`tensor::adjoint::math::divergence`].
+    fn divergence(&self, row: &mut [f32], teacher: &mut [f32], temperature: f32, weight: f32) -> f64;
 }
 
 /// Implements [`Kernels`] for an instruction set, compiled under the given attributes.
@@ -126,6 +154,32 @@ macro_rules! compile_kernels {
                 crate::roofs::multiply_int8::<$set>() -> usize;
                 crate::roofs::multiply_f32::<$set>() -> usize;
                 crate::attention::attend_queries::<$set>(queries: crate::attention::Queries<'_, '_>);
+                crate::adjoint::rms_norm_adjoint(
+                    x: &[f32],
+                    gain: Option<&[f32]>,
+                    shape: (usize, f32),
+                    dy: &[f32],
+                    out: [&mut [f32]; 2]
+                );
+                crate::adjoint::layer_norm_adjoint(
+                    x: &[f32],
+                    gain: &[f32],
+                    eps: f32,
+                    dy: &[f32],
+                    out: [&mut [f32]; 2]
+                );
+                crate::adjoint::swiglu_adjoint(x: [&[f32]; 2], dy: &[f32], out: [&mut [f32]; 2]);
+                crate::adjoint::gelu_adjoint(x: &[f32], dy: &[f32], out: &mut [f32]);
+                crate::adjoint::add_columns(rows: &[f32], shape: [usize; 2], scratch: &mut [f32], out: &mut [f32]);
+                crate::adjoint::dot(a: &[f32], b: &[f32]) -> f32;
+                crate::adjoint::attention_adjoint(
+                    x: &tensor::adjoint::math::Heads<'_>,
+                    piece: &tensor::adjoint::math::Piece,
+                    head: usize,
+                    out: &mut [f32]
+                );
+                crate::adjoint::cross_entropy(row: &mut [f32], target: usize, weight: f32) -> f64;
+                crate::adjoint::divergence(row: &mut [f32], teacher: &mut [f32], temperature: f32, weight: f32) -> f64;
                 crate::dense::dense_columns::<$set>() -> usize;
                 crate::dense::dot_dense::<$set>(
                     format: crate::kernels::Dense,

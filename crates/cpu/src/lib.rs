@@ -10,6 +10,7 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod adjoint;
 mod aligned;
 mod arena;
 mod attention;
@@ -33,6 +34,7 @@ mod packing;
 mod pages;
 mod panel;
 mod pool;
+mod product;
 mod quantised;
 mod roofs;
 mod routing;
@@ -49,6 +51,7 @@ pub use outline::{
     Map, Op, Outline, OutlinedMatrix, OutlinedPages, OutlinedRouting, OutlinedTable, OutlinedTensor, Weights,
 };
 pub use pages::Pages;
+pub use product::{Product, Strided, Write};
 pub use roofs::Roofs;
 pub use routing::Routing;
 pub use values::{Table, Tensor, Vector};

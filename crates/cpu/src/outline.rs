@@ -365,9 +365,10 @@ impl Device for Outline {
         Ok(OutlinedTable { width, n_rows })
     }
 
-    fn vector(&self, values: &[f32]) -> usize {
-        self.made().vectors += size_of_val(values);
-        values.len()
+    fn vector(&self, parts: &[WeightSource]) -> Result<usize, OpError> {
+        let len = parts.iter().map(|part| part.shape()[2]).sum::<usize>();
+        self.made().vectors += size_of::<f32>() * len;
+        Ok(len)
     }
 
     fn pages(

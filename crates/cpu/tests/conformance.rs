@@ -127,11 +127,15 @@ struct Seen {
     end: usize,
 }
 
+fn vector<D: Device>(dev: &D, values: &[f32]) -> Result<D::Vector, OpError> {
+    dev.vector(&[WeightSource::from_f32(values, 1, values.len())?])
+}
+
 impl Op {
     fn run<D: Device>(&self, dev: &D) -> Result<Vec<f32>, OpError> {
         let result = match self {
             Self::Linear { parts, bias, x } => {
-                let bias = bias.as_ref().map(|bias| dev.vector(bias));
+                let bias = bias.as_ref().map(|bias| vector(dev, bias)).transpose()?;
                 let (w, x) = (dev.matrix(parts)?, dev.upload(x, parts[0].shape()[2])?);
                 let y = dev.linear(&w, bias.as_ref(), &x)?;
                 let onto = dev.linear_onto(y.clone(), &w, bias.as_ref(), &x)?;
@@ -147,11 +151,11 @@ impl Op {
                 return Ok(out);
             }
             Self::RmsNorm { x, row, width, gain } => {
-                let gain = gain.as_ref().map(|gain| dev.vector(gain));
+                let gain = gain.as_ref().map(|gain| vector(dev, gain)).transpose()?;
                 dev.rms_norm(&dev.upload(x, *row)?, gain.as_ref(), *width, 1e-5)?
             }
             Self::LayerNorm { x, gain, bias } => {
-                dev.layer_norm(&dev.upload(x, gain.len())?, &dev.vector(gain), &dev.vector(bias), 1e-5)?
+                dev.layer_norm(&dev.upload(x, gain.len())?, &vector(dev, gain)?, &vector(dev, bias)?, 1e-5)?
             }
             Self::Rope { x, width, rotation } => dev.rope(&dev.upload(x, *width)?, rotation)?,
             Self::Attention { kv, slots, shape: [n_pages, n_heads, len], format, q, group, rows } => {
@@ -570,7 +574,7 @@ fn mistakes<D: Device>(dev: &D) -> Vec<&'static str> {
     let rotation = Rotation { pairing: Pairing::Halves, n_pairs: 5, cos: vec![], sin: vec![] };
     let mut pages = dev.pages(2, 1, 32, KvFormat::F16).unwrap();
     let seen = |pages, begin, end| RowKeys { pages, first_position: 0, begin, end };
-    let short = dev.vector(&[0.0; 3]);
+    let short = dev.vector(&[WeightSource::zeros(3)]).unwrap();
     let results = [
         dev.matrix(&[source.clone(), other.clone()]).err(),
         dev.table(&source).err(),

@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let features = mel.features(clip.samples());
         let made = begin.elapsed();
         write(&Path::new(folder).join(format!("{i}.samples")), clip.samples())?;
-        write(&Path::new(folder).join(format!("{i}.mel")), features.values())?;
+        write(&Path::new(folder).join(format!("{i}.mel")), &features.values())?;
         println!(
             "{i} {} {} {} {} {:.3} {:.3}",
             clip.samples().len(),

@@ -30,6 +30,9 @@ pub struct Limits {
     pub audios_per_prompt: usize,
     /// Samples a second that audio may have. Default 4000 to 192,000.
     pub audio_rate_hz: RangeInclusive<u32>,
+    /// Bytes of the encoder's keys and values that one clip may hold while it is being said; with an encoder that needs more,
+    /// it is computed chunk by chunk instead of block by block. Default 128 MiB.
+    pub audio_state_bytes: usize,
     /// Mel bins, as a preprocessor config may ask. Default 1024.
     pub mel_bins: usize,
     /// Mel frames of one chunk, as a preprocessor config may ask. Default 30,000: five minutes.
@@ -82,6 +85,7 @@ impl Default for Limits {
             audio_samples: 345_600_000,
             audios_per_prompt: 16,
             audio_rate_hz: 4000..=192_000,
+            audio_state_bytes: 128 << 20,
             mel_bins: 1024,
             chunk_frames: 30_000,
             prompt_bytes: 8 << 20,

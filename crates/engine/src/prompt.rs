@@ -1,11 +1,11 @@
 //! From segments, images and clips to the content of a sequence.
 
-use llama::{Audio, AudioChunk, Vision};
+use llama::{Audio, AudioStream, LlamaError, Vision};
 use tensor::Device;
 use tokenizer::{AudioIds, ImageIds, Piece, image_block};
 
 use crate::EngineError;
-use crate::media::audio::Sound;
+use crate::media::audio::{Sound, SoundChunk};
 use crate::media::{Extent, Media, Tiles};
 use crate::sequence::{Content, Encoded, Known};
 
@@ -90,10 +90,39 @@ pub fn encode_image<D: Device>(dev: &D, vision: &Vision<D>, tiles: &Tiles) -> Re
 /// # Errors
 /// [`EngineError::Model`] if the features are not of the tower's size.
 pub fn encode_sound<D: Device>(dev: &D, audio: &Audio<D>, sound: &Sound) -> Result<Encoded<D::Tensor>, EngineError> {
-    let chunks: Vec<_> = (0..).map_while(|index| sound.chunk(index)).collect();
-    let chunks: Vec<_> =
-        chunks.iter().map(|chunk| AudioChunk { mel_mc: &chunk.values, valid: chunk.n_valid }).collect();
-    Ok(Encoded { keys: sound.keys(), features: audio.forward(dev, &chunks, &mut ())? })
+    let mut rows = None;
+    for chunk in sound.chunks() {
+        rows = append(dev, rows, encode_chunk(dev, audio, chunk, &mut AudioStream::default())?)?;
+    }
+    let features = rows.ok_or_else(|| EngineError::Prompt("a clip without a chunk".into()))?;
+    Ok(Encoded { keys: sound.keys(), features })
+}
+
+/// Encodes what `stream` has not of `chunk`, of which it took the pieces before in.
+pub(crate) fn encode_chunk<D: Device>(
+    dev: &D,
+    audio: &Audio<D>,
+    chunk: &SoundChunk,
+    stream: &mut AudioStream<D>,
+) -> Result<Option<D::Tensor>, LlamaError> {
+    let n_done = stream.n_columns(audio) * audio.encoder().n_mels();
+    let rest = chunk.columns().get(n_done..).unwrap_or(&[]);
+    match chunk.is_open() {
+        true => stream.push(dev, audio, rest, &mut ()),
+        false => std::mem::take(stream).commit(dev, audio, rest, chunk.n_valid(), &mut ()),
+    }
+}
+
+/// `rows` and then `more`.
+pub(crate) fn append<D: Device>(
+    dev: &D,
+    rows: Option<D::Tensor>,
+    more: Option<D::Tensor>,
+) -> Result<Option<D::Tensor>, LlamaError> {
+    Ok(match (rows, more) {
+        (Some(rows), Some(more)) => Some(dev.concat(&rows, &more)?),
+        (rows, more) => rows.or(more),
+    })
 }
 
 /// Lays out `pieces`, expanding the image or clip n to its block of separators and placeholders; every placeholder becomes

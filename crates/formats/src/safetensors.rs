@@ -7,14 +7,14 @@
 use std::path::Path;
 
 use ::safetensors::Dtype;
-use ::safetensors::tensor::{Metadata, TensorInfo};
+use ::safetensors::tensor::{Metadata, TensorInfo as Entered};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use tensor::Bytes;
 
 use crate::budget::Need;
 use crate::error::clip;
-use crate::{DType, FormatError, NewTensor, Tensor, atomic, json};
+use crate::{DType, FormatError, NewTensor, Tensor, TensorInfo, atomic, json};
 
 /// Bytes of the header's length.
 const PREFIX_BYTES: usize = 8;
@@ -250,13 +250,28 @@ impl<'de> Deserialize<'de> for Axes {
 /// Writes `tensors` to `path`, in the order given: to a temporary file, synced, then renamed.
 ///
 /// # Errors
-/// [`FormatError::Unsupported`] for block formats, which safetensors files have no name for; [`FormatError::Corrupt`] if
-/// a name repeats or the bytes do not fit the shape; [`FormatError::Io`].
+/// As [`header`]; [`FormatError::Io`].
 pub fn write(path: &Path, tensors: &[NewTensor<'_>]) -> Result<(), FormatError> {
+    let infos: Vec<_> = tensors.iter().map(|tensor| (tensor.info(), tensor.bytes.len())).collect();
+    let header = header(path, &infos)?;
+    atomic::write(path, |out| {
+        out.write(&header)?;
+        tensors.iter().try_for_each(|tensor| out.write(tensor.bytes))
+    })
+}
+
+/// What stands before the data in a file that holds `tensors`, each with its length in bytes, in the order given.
+///
+/// `path` names the file in errors alone. For who writes by other ways than [`write`].
+///
+/// # Errors
+/// [`FormatError::Unsupported`] for block formats, which safetensors files have no name for; [`FormatError::Corrupt`] if
+/// a name repeats or the bytes do not fit the shape.
+pub fn header(path: &Path, tensors: &[(TensorInfo<'_>, usize)]) -> Result<Vec<u8>, FormatError> {
     let mut begin = 0usize;
     let mut infos = Vec::with_capacity(tensors.len());
     let mut names = std::collections::BTreeSet::new();
-    for NewTensor { name, dtype, shape, bytes } in tensors {
+    for (TensorInfo { name, dtype, shape }, size_bytes) in tensors {
         let corrupt = |why: &str| FormatError::corrupt(path, name, why);
         if !names.insert(*name) || *name == METADATA {
             return Err(corrupt("the name is taken"));
@@ -265,8 +280,8 @@ pub fn write(path: &Path, tensors: &[NewTensor<'_>]) -> Result<(), FormatError> 
         let dtype = known.map_err(|_| {
             FormatError::unsupported(path, name, format!("safetensors files can not hold {}", dtype.name()))
         })?;
-        let end = begin.checked_add(bytes.len()).ok_or_else(|| corrupt("the file would be too long"))?;
-        infos.push((String::from(*name), TensorInfo { dtype, shape: shape.to_vec(), data_offsets: (begin, end) }));
+        let end = begin.checked_add(*size_bytes).ok_or_else(|| corrupt("the file would be too long"))?;
+        infos.push((String::from(*name), Entered { dtype, shape: shape.to_vec(), data_offsets: (begin, end) }));
         begin = end;
     }
     let metadata = Metadata::new(None, infos).map_err(|e| FormatError::corrupt(path, "tensors", e.to_string()))?;
@@ -274,9 +289,8 @@ pub fn write(path: &Path, tensors: &[NewTensor<'_>]) -> Result<(), FormatError> 
     // The reference pads with spaces so that the data begins at a multiple of 8.
     let padding = header.len().next_multiple_of(PREFIX_BYTES) - header.len();
     let header_bytes = u64::try_from(header.len() + padding).unwrap_or(u64::MAX);
-    atomic::write(path, |out| {
-        out.write(&header_bytes.to_le_bytes())?;
-        out.write(format!("{header}{:padding$}", "").as_bytes())?;
-        tensors.iter().try_for_each(|tensor| out.write(tensor.bytes))
-    })
+    let mut bytes = header_bytes.to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.resize(bytes.len() + padding, b' ');
+    Ok(bytes)
 }

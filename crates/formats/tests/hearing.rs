@@ -135,13 +135,49 @@ fn voxtral_and_ultravox_are_known_by_their_configs() {
 }
 
 #[test]
+fn ultravoxs_processor_says_how_clips_are_filled_up_and_has_to_fit_the_model() {
+    let text = r#""text_config": {"model_type": "llama", "vocab_size": 32, "hidden_size": 48, "head_dim": 12}"#;
+    let json = format!(
+        r#"{{"model_type": "ultravox", {text}, "audio_config": {{"hidden_size": 32, "num_attention_heads": 4}},
+            "hidden_size": 64, "stack_factor": 8, "projector_ln_mid": true, "audio_token_index": 7}}"#
+    );
+    let audio = parse(&json).unwrap().audio.unwrap();
+    let own = AudioPreprocessorConfig::of(&audio);
+    let read = |json: &str| own.with_processor(Path::new("processor_config.json"), json.as_bytes(), &audio);
+    let published = r#"{"audio_context_size": 3000, "audio_padding": "longest", "audio_placeholder": "<|audio|>",
+        "encoder_ds_factor": 2, "processor_class": "UltravoxProcessor", "stack_factor": 8}"#;
+    assert_eq!((read(published).unwrap(), own.pad_to), (own, PadTo::Hop));
+    assert_eq!(read("{}").unwrap(), own);
+    assert_eq!(read(&published.replace("longest", "max_length")).unwrap().pad_to, PadTo::Chunk);
+    for (from, to) in [("\"encoder_ds_factor\": 2", "\"encoder_ds_factor\": 320"), ("3000", "null")] {
+        assert_eq!(read(&published.replace(from, to)).unwrap(), own, "{to}");
+    }
+    for (from, to, field) in [
+        ("\"stack_factor\": 8", "\"stack_factor\": 4", "stack_factor"),
+        ("\"encoder_ds_factor\": 2", "\"encoder_ds_factor\": 4", "encoder_ds_factor"),
+        ("3000", "1500", "audio_context_size"),
+        ("longest", "left", "audio_padding"),
+        ("\"longest\"", "1", "audio_padding"),
+    ] {
+        assert_eq!(read(&published.replace(from, to)).unwrap_err().field(), Some(field));
+    }
+}
+
+#[test]
 fn preprocessors_have_to_fit_the_encoder() {
     let audio = llama4("", "", "").unwrap().unwrap();
-    let parse = |json: &str| AudioPreprocessorConfig::parse(Path::new("p.json"), json.as_bytes(), &audio);
+    let parse = |json: &str| {
+        AudioPreprocessorConfig::parse(Path::new("p.json"), json.as_bytes(), AudioPreprocessorConfig::of(&audio))
+    };
     let whisper = r#"{"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 128, "chunk_length": 30,
         "sampling_rate": 16000, "n_fft": 400, "hop_length": 160, "padding_value": 0.0, "dither": 0.0, "nb_max_frames": 3000}"#;
     assert_eq!(parse(whisper).unwrap(), Some(AudioPreprocessorConfig::of(&audio)));
     assert_eq!(parse(r#"{"image_processor_type": "Llama4ImageProcessorFast"}"#).unwrap(), None);
+    // As transformers 5 writes it, of Voxtral and of Ultravox.
+    for within in [r#"{"feature_extractor": @}"#, r#"{"audio_processor": {"feature_extractor": @}}"#] {
+        let json = within.replace('@', &whisper.replace("}", r#", "log_mel_max": 1.5}"#));
+        assert_eq!(parse(&json).unwrap().unwrap().log_mel_max, Some(1.5), "{json}");
+    }
     let more = whisper.replace("}", r#", "log_mel_max": 1.5, "pad_to": "hop", "padding_mode": "chunk"}"#);
     let settings = parse(&more).unwrap().unwrap();
     let got = (settings.log_mel_max, settings.pad_to, settings.padding_mode);

@@ -5,10 +5,14 @@
 //! [`Split`] and that number alone, and no sample of one split can come in the other.
 
 mod answers;
+mod asked;
 mod choose;
 mod expression;
+pub mod pictures;
 mod ratio;
 mod sample;
+pub mod sounds;
+pub mod speech;
 mod task;
 mod tasks;
 mod wording;
@@ -17,7 +21,7 @@ mod worked;
 
 pub use sample::{Draw, Generator, Image, Part, Role, Sample, Sound, Split, Turn};
 
-/// Every generator.
+/// Every generator that needs nothing from outside: no prose, no folders of pictures, no synthesiser.
 pub fn all() -> Vec<Box<dyn Generator>> {
-    tasks::all()
+    tasks::all().into_iter().chain(pictures::all()).chain(sounds::all()).collect()
 }

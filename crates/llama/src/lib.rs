@@ -5,6 +5,7 @@
 
 mod audio;
 mod batch;
+mod blank;
 mod decoder;
 mod error;
 pub mod export;
@@ -18,11 +19,14 @@ mod probe;
 mod rotary;
 mod vision;
 
-pub use audio::{Audio, AudioChunk, AudioEncoder, AudioStream, sinusoids};
+pub use audio::{Audio, AudioChunk, AudioEncoder, AudioStream, quantise_audio, sinusoids};
 pub use batch::{Batch, Input, PageRun, Row};
+pub use blank::{Blank, blanks};
 pub use decoder::{Cache, Decoder, Passage};
 pub use error::LlamaError;
+// How samples become columns is a checkpoint's to say and the engine's to do, which does not know files.
 pub use footprint::{Footprint, Routed, Use};
+pub use formats::config::{AudioConfig, AudioPreprocessorConfig, HOP, PadTo, PaddingMode, SAMPLE_RATE};
 pub use graft::Graft;
 pub use load::Model;
 pub use packed::{Pack, PackError, PackedPlan};

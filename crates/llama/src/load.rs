@@ -1,13 +1,15 @@
 //! From a checkpoint's checked descriptions to weights on a device.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use formats::config::{AudioPreprocessorConfig, Ffn, LayerConfig, ModelConfig, TextConfig};
 use formats::{Checkpoint, DType, Tensor};
-use tensor::{Device, Format, Orientation, WeightSource};
+use tensor::{Device, Format, Orientation, Origin, WeightSource};
 
 use crate::LlamaError;
 use crate::audio::Audio;
+use crate::blank::Blank;
 use crate::decoder::{Decoder, FeedForward, Layer, LayerWeights};
 use crate::lora::Additions;
 use crate::names::{Inner, Names, Outer};
@@ -80,6 +82,20 @@ impl<D: Device> Model<D> {
         Ok(Self { decoder, vision, audio })
     }
 
+    /// All tensors of a model of this config, in the order of loading, as a Hugging Face folder stores them.
+    pub(crate) fn blanks(dev: &D, config: &ModelConfig) -> Result<Vec<Blank>, LlamaError> {
+        let seen = RefCell::new(Vec::new());
+        let mut loader = Loader { dev, tensors: Tensors::Blank(&seen), progress: &mut |_| {} };
+        loader.decoder(config, Names::of(config.architecture, false))?;
+        if let Some(vision) = &config.vision {
+            Vision::load(&mut loader, vision, config.text.hidden_size, false)?;
+        }
+        if let Some(audio) = &config.audio {
+            Audio::load_from(&mut loader, config, AudioPreprocessorConfig::of(audio).padding_mode)?;
+        }
+        Ok(seen.into_inner())
+    }
+
     /// The bytes that [`load`](Self::load) reports in all, up to the small vectors: the stored size of all weights.
     pub fn stored_bytes(checkpoint: &Checkpoint) -> usize {
         let projector = checkpoint.projector.iter().flat_map(|p| &p.tensors);
@@ -94,6 +110,8 @@ enum Tensors<'a> {
     Stored(&'a BTreeMap<String, Tensor>),
     /// Nowhere: the format of each by its name and shape.
     Described(&'a dyn Fn(&str, [usize; 3]) -> Format),
+    /// Nowhere: zeros, and a note of each.
+    Blank(&'a RefCell<Vec<Blank>>),
 }
 
 /// Finds, checks and packs weights by name.
@@ -124,7 +142,7 @@ impl<D: Device> Loader<'_, D> {
         match self.tensors {
             Tensors::Stored(tensors) => tensors.contains_key(name),
             // What only some files have, a description does without.
-            Tensors::Described(_) => false,
+            Tensors::Described(_) | Tensors::Blank(_) => false,
         }
     }
 
@@ -143,6 +161,12 @@ impl<D: Device> Loader<'_, D> {
                 let format = format_of(name, shape);
                 return WeightSource::described(format, orientation, shape).map_err(|e| wrong(e.to_string()));
             }
+            Tensors::Blank(seen) => {
+                let [n_matrices, n_out, n_in] = shape;
+                seen.borrow_mut().push(Blank::new(name, orientation, shape));
+                let bytes = vec![0u8; 4 * n_matrices * n_out * n_in];
+                return Ok(WeightSource::new(bytes.into(), Format::F32, orientation, shape)?);
+            }
         };
         let (format, stored_as) = match tensor.dtype {
             DType::Weight(format) => (format, orientation),
@@ -157,7 +181,8 @@ impl<D: Device> Loader<'_, D> {
         if !same_axes(&tensor.shape, &stored) {
             return Err(wrong(format!("has the shape {:?}; the config asks for {stored:?}", tensor.shape)));
         }
-        WeightSource::new(tensor.bytes.clone(), format, stored_as, shape).map_err(|e| wrong(e.to_string()))
+        let source = WeightSource::new(tensor.bytes.clone(), format, stored_as, shape);
+        Ok(source.map_err(|e| wrong(e.to_string()))?.named(name))
     }
 
     /// Packs `sources`, one under the other, and reports their bytes as done.
@@ -181,6 +206,11 @@ impl<D: Device> Loader<'_, D> {
         [n_out, n_in, n_taps]: [usize; 3],
     ) -> Result<D::Matrix, LlamaError> {
         let source = self.source(name, Orientation::OutIn, [1, n_out, n_in * n_taps])?;
+        if let Tensors::Blank(seen) = self.tensors
+            && let Some(blank) = seen.borrow_mut().last_mut()
+        {
+            blank.shape = vec![n_out, n_in, n_taps];
+        }
         let (format, len) = (source.format(), source.format().block_bytes());
         if source.format().block_len() != 1 || source.orientation() != Orientation::OutIn {
             let why = format!("is stored as {}; convolutions are not quantised", format.name());
@@ -199,7 +229,9 @@ impl<D: Device> Loader<'_, D> {
             }
         }
         let turned = WeightSource::new(bytes.into(), format, Orientation::OutIn, [1, n_out, n_in * n_taps])?;
-        self.matrix(&[turned])
+        let inputs = (0..n_taps).flat_map(|tap| (0..n_in).map(move |input| input * n_taps + tap));
+        let origin = Origin { name: name.into(), outputs: None, inputs: Some(inputs.collect()) };
+        self.matrix(&[turned.with_origin(origin)])
     }
 
     /// A lookup table of `n_rows` rows.
@@ -213,15 +245,21 @@ impl<D: Device> Loader<'_, D> {
         if matches!(self.tensors, Tensors::Described(_)) {
             return Ok(vec![0.0; len]);
         }
-        let source = self.source(name, Orientation::OutIn, [1, 1, len])?;
-        let mut values = vec![0.0; len];
-        source.decode_row(0, 0, &mut values)?;
-        Ok(values)
+        Ok(self.part(name, len)?.vector()?)
+    }
+
+    /// A parameter vector as it is stored.
+    pub(crate) fn part(&self, name: &str, len: usize) -> Result<WeightSource, LlamaError> {
+        match self.tensors {
+            // Devices keep vectors in f32.
+            Tensors::Described(_) => Ok(WeightSource::described(Format::F32, Orientation::OutIn, [1, 1, len])?),
+            Tensors::Stored(_) | Tensors::Blank(_) => self.source(name, Orientation::OutIn, [1, 1, len]),
+        }
     }
 
     /// A parameter vector on the device.
     pub(crate) fn vector(&self, name: &str, len: usize) -> Result<D::Vector, LlamaError> {
-        Ok(self.dev.vector(&self.values(name, len)?))
+        Ok(self.dev.vector(&[self.part(name, len)?])?)
     }
 
     fn decoder(&mut self, config: &ModelConfig, names: Names) -> Result<Decoder<D>, LlamaError> {
@@ -260,8 +298,8 @@ impl<D: Device> Loader<'_, D> {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let qkv_bias = if text.attention_bias {
-            let parts = qkv.iter().map(|(weight, len)| self.values(&bias_name(&name(*weight)), *len));
-            Some(self.dev.vector(&parts.collect::<Result<Vec<_>, _>>()?.concat()))
+            let parts = qkv.iter().map(|(weight, len)| self.part(&bias_name(&name(*weight)), *len));
+            Some(self.dev.vector(&parts.collect::<Result<Vec<_>, _>>()?)?)
         } else {
             None
         };
@@ -308,8 +346,8 @@ impl<D: Device> Loader<'_, D> {
         let halves = [&gate, &up].map(|name| self.source(name, Orientation::OutIn, [1, ffn, width]));
         let [gate_source, up_source] = halves;
         let (gate_up_bias, down_bias) = if text.mlp_bias {
-            let halves = [self.values(&bias_name(&gate), ffn)?, self.values(&bias_name(&up), ffn)?];
-            (Some(self.dev.vector(&halves.concat())), Some(self.vector(&bias_name(&down), width)?))
+            let halves = [self.part(&bias_name(&gate), ffn)?, self.part(&bias_name(&up), ffn)?];
+            (Some(self.dev.vector(&halves)?), Some(self.vector(&bias_name(&down), width)?))
         } else {
             (None, None)
         };

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use formats::config::{Architecture, Ffn, LayerConfig, ModelConfig, TextConfig};
 use formats::{DType, Lora, Tensor};
-use tensor::{Bytes, Device, OpError, Orientation, Pairing, WeightSource};
+use tensor::{Bytes, Device, OpError, Orientation, Origin, Pairing, WeightSource};
 
 use crate::export::stored_at;
 use crate::names::{Inner, Names};
@@ -89,13 +89,12 @@ impl<D: Device> Model<D> {
             let wrong = |why| LlamaError::Lora { name: map.a.name.clone(), why };
             let (layer, place) = find(module, config).map_err(wrong)?;
             let [n_out, n_in] = shape(text, &text.layers[layer], place);
-            let a = source(&map.a, map.a.bytes.clone(), [map.rank, n_in])?;
+            let a = source(&map.a, map.a.bytes.clone(), [map.rank, n_in])?.named(&map.a.name);
             check(&map.b, [n_out, map.rank])?;
             let b = match place {
-                Place::Q | Place::K if is_reordered(config) => in_pairs(&map.b, n_out, text.head_len / 2),
-                _ => map.b.bytes.clone(),
+                Place::Q | Place::K if is_reordered(config) => in_pairs(&map.b, [n_out, map.rank], text.head_len / 2)?,
+                _ => source(&map.b, map.b.bytes.clone(), [n_out, map.rank])?.named(&map.b.name),
             };
-            let b = source(&map.b, b, [n_out, map.rank])?;
             let low_rank = LowRank { a: dev.matrix(&[a])?, b: dev.matrix(&[b])?, scale: map.scale };
             if !self.decoder.adapt(layer, place, low_rank) {
                 return Err(wrong("adapts a map that another tensor of the file adapts under another name".into()));
@@ -172,11 +171,14 @@ fn is_reordered(config: &ModelConfig) -> bool {
 }
 
 /// The rows of `b` in (pair, member) order.
-fn in_pairs(b: &Tensor, n_out: usize, half: usize) -> Bytes {
+fn in_pairs(b: &Tensor, [n_out, rank]: [usize; 2], half: usize) -> Result<WeightSource, LlamaError> {
     // The shape was checked: whole heads of rows of equal length.
     let row_bytes = b.bytes.len() / n_out.max(1);
-    let rows = (0..n_out).map(|row| stored_at(row, half) * row_bytes);
-    rows.flat_map(|at| b.bytes[at..at + row_bytes].iter().copied()).collect::<Vec<u8>>().into()
+    let outputs: Vec<usize> = (0..n_out).map(|row| stored_at(row, half)).collect();
+    let rows = outputs.iter().map(|row| &b.bytes[row * row_bytes..(row + 1) * row_bytes]);
+    let bytes = rows.flatten().copied().collect::<Vec<u8>>().into();
+    let origin = Origin { name: b.name.clone(), outputs: Some(outputs), inputs: None };
+    Ok(source(b, bytes, [n_out, rank])?.with_origin(origin))
 }
 
 /// The rows of half an adapter, whose numbers are `bytes`.

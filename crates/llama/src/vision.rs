@@ -254,14 +254,14 @@ impl<D: Device> Layer<D> {
         let bias = |part: &str| format!("{prefix}.{part}.bias");
         let qkv = [q, k, v];
         let sources = qkv.map(|part| loader.source(&weight(part), Orientation::OutIn, [1, width, width]));
-        let biases = qkv.map(|part| loader.values(&bias(part), width)).into_iter().collect::<Result<Vec<_>, _>>()?;
+        let biases = qkv.map(|part| loader.part(&bias(part), width)).into_iter().collect::<Result<Vec<_>, _>>()?;
         // Some converters name the second norm after a later model's.
         let renamed = format!("{prefix}.attn_post_norm");
         let second = if loader.has(&format!("{renamed}.weight")) { renamed } else { format!("{prefix}.{ln2}") };
         Ok(Self {
             norm1: Norm::load(loader, &format!("{prefix}.{ln1}"), width)?,
             qkv: loader.matrix(&sources.into_iter().collect::<Result<Vec<_>, _>>()?)?,
-            qkv_bias: loader.dev.vector(&biases.concat()),
+            qkv_bias: loader.dev.vector(&biases)?,
             o: loader.linear(&weight(o), width, width)?,
             o_bias: loader.vector(&bias(o), width)?,
             norm2: Norm::load(loader, &second, width)?,

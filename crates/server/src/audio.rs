@@ -28,7 +28,7 @@ pub fn input(part: Option<&Value>, field: &str) -> Result<Medium, Error> {
     };
     let bytes = image::base64(text("data")?, &within("data"))?;
     let format = format(text("format")?, &within("format"))?;
-    Ok(Medium { field: within("data"), source: Source::Bytes(bytes), kind: Kind::Audio(Some(format)) })
+    Ok(Medium { field: within("data"), kind: Kind::Clip(Source::Bytes(bytes), Some(format)) })
 }
 
 /// `audio_url` of a part.
@@ -40,7 +40,7 @@ pub fn url(part: Option<&Value>, field: &str) -> Result<Medium, Error> {
     let name = format!("{field}.url");
     let url = part.get("url").and_then(Value::as_str).ok_or_else(|| Error::missing(name.clone()))?;
     let source = image::source(url, &name)?;
-    Ok(Medium { field: name, source, kind: Kind::Audio(None) })
+    Ok(Medium { field: name, kind: Kind::Clip(source, None) })
 }
 
 /// The format of this name.
@@ -73,12 +73,12 @@ pub fn not_supported(field: &str) -> Error {
 ///
 /// # Errors
 /// [`Error::Field`] naming `field`; [`Error::Busy`] where other requests hold the memory.
-pub async fn sound(bytes: Vec<u8>, kind: Kind, field: &str, app: &App) -> Result<(Sound, OwnedSemaphorePermit), Error> {
-    let (declared, is_begun) = match kind {
-        Kind::Audio(declared) => (declared, false),
-        Kind::Begun(format) => (Some(format), true),
-        Kind::Image(_) => return Err(Error::internal()),
-    };
+pub async fn sound(
+    bytes: Vec<u8>,
+    declared: Option<AudioFormat>,
+    field: &str,
+    app: &App,
+) -> Result<(Sound, OwnedSemaphorePermit), Error> {
     let config = app.model().clips.clone().ok_or_else(|| not_supported(field))?;
     let limits = &app.limits().engine;
     let info = probe(&bytes, declared, limits).map_err(|error| refused(field, &error))?;
@@ -94,9 +94,7 @@ pub async fn sound(bytes: Vec<u8>, kind: Kind, field: &str, app: &App) -> Result
     };
     let clip = clip.map_err(|error| refused(field, &error))?;
     let feature_bytes = config.feature_bytes(clip.samples().len() as u64);
-    let make = move || if is_begun { config.open_sound(&clip) } else { Some(config.sound(&clip)) };
-    let none = || Error::field(field, "is shorter than a chunk, so that nothing of it is certain");
-    let sound = app.pool().decode(make).await?.ok_or_else(none)?;
+    let sound = app.pool().decode(move || config.sound(&clip)).await?;
     if let Some(left) = permit.split(app.pool().media_units(feature_bytes).min(permit.num_permits())) {
         permit = left;
     }

@@ -140,7 +140,7 @@ impl Builder<'_> {
                         return Err(Error::unsupported(field("source.type"), why));
                     }
                 };
-                self.conversation.media.push(Medium { field: name, source, kind: Kind::Image(Detail::High) });
+                self.conversation.media.push(Medium { field: name, kind: Kind::Image(source, Detail::High) });
                 Ok(Part::Image)
             }
             other => {

@@ -110,7 +110,7 @@ impl Builder<'_> {
                 let url = field("image_url.url");
                 let source = image::source(&image.url, &url)?;
                 let detail = image::detail(image.detail.as_deref(), &field("image_url.detail"))?;
-                self.conversation.media.push(Medium { field: url, source, kind: Kind::Image(detail) });
+                self.conversation.media.push(Medium { field: url, kind: Kind::Image(source, detail) });
                 Ok(Part::Image)
             }
             "input_audio" => {

@@ -182,7 +182,7 @@ impl Builder<'_> {
                 let url = part.image_url.ok_or_else(|| Error::missing(field("image_url")))?;
                 let source = image::source(&url, &field("image_url"))?;
                 let detail = image::detail(part.detail.as_deref(), &field("detail"))?;
-                self.conversation.media.push(Medium { field: field("image_url"), source, kind: Kind::Image(detail) });
+                self.conversation.media.push(Medium { field: field("image_url"), kind: Kind::Image(source, detail) });
                 Ok(Part::Image)
             }
             "input_audio" => {

@@ -102,6 +102,7 @@ impl Metrics {
             ("pages_of_sequences", count(stats.n_pages[0])),
             ("pages_of_cache", count(stats.n_pages[1])),
             ("pages", count(stats.n_pages[2])),
+            ("audio_frames", long(stats.n_frames)),
             ("panics", long(stats.n_panics)),
         ] {
             self.engine.get_or_create(&Kind { kind }).set(value);

@@ -29,21 +29,19 @@ pub struct Conversation {
 pub struct Medium {
     /// Where it stands in the request.
     pub field: String,
-    /// Where its bytes are.
-    pub source: Source,
-    /// What they are.
+    /// What it is.
     pub kind: Kind,
 }
 
-/// What a medium is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a medium is, and where its bytes are.
+#[derive(Debug, Clone)]
 pub enum Kind {
     /// An image, and how closely it is looked at.
-    Image(Detail),
+    Image(Source, Detail),
     /// A clip, and the format that it is said to have.
-    Audio(Option<AudioFormat>),
-    /// The beginning of a clip of which more is to come.
-    Begun(AudioFormat),
+    Clip(Source, Option<AudioFormat>),
+    /// Either of them, prepared before, by who holds its memory.
+    Ready(Media),
 }
 
 /// Where an image or a clip comes from.
@@ -132,38 +130,52 @@ impl Conversation {
     }
 }
 
-/// Fetches, decodes and prepares images and clips, one after another.
-async fn prepare(media: Vec<Medium>, app: &App) -> Result<(Vec<Media>, Option<OwnedSemaphorePermit>), Error> {
+/// What was fetched of a medium.
+enum Fetched {
+    Image(Vec<u8>, TileConfig),
+    Clip(Vec<u8>, Option<AudioFormat>),
+    Ready(Media),
+}
+
+/// Fetches, decodes and prepares images and clips, one after another. The permit holds the memory of those that were not ready.
+///
+/// # Errors
+/// [`Error::Field`] naming the one that can not be used; [`Error::Busy`] where other requests hold the memory.
+pub async fn prepare(media: Vec<Medium>, app: &App) -> Result<(Vec<Media>, Option<OwnedSemaphorePermit>), Error> {
     check_count(&media, app)?;
     let mut sources = Vec::with_capacity(media.len());
     let mut tile_bytes = 0;
-    for Medium { field, source, kind } in media {
-        let bytes = match source {
-            Source::Bytes(bytes) => bytes,
-            Source::Url(url) => image::fetch(url, &field, app).await?,
+    for Medium { field, kind } in media {
+        let fetched = match kind {
+            Kind::Ready(media) => Fetched::Ready(media),
+            Kind::Clip(source, declared) => Fetched::Clip(fetch(source, &field, app).await?, declared),
+            Kind::Image(source, detail) => {
+                let bytes = fetch(source, &field, app).await?;
+                // Sizes before pixels: what all images will take is known before the first is decoded.
+                let config = tiling(detail, &field, app)?;
+                let size = size(&bytes, &app.limits().engine)
+                    .map_err(|error| Error::field(&field, format!("can not be used: {error}")))?;
+                let side = usize::try_from(config.settings().tile).unwrap_or(usize::MAX);
+                tile_bytes += grid(size, &config).n_tiles() * 3 * side * side * size_of::<f32>();
+                Fetched::Image(bytes, config)
+            }
         };
-        if let Kind::Image(detail) = kind {
-            // Sizes before pixels: what all images will take is known before the first is decoded.
-            let config = tiling(detail, &field, app)?;
-            let size = size(&bytes, &app.limits().engine)
-                .map_err(|error| Error::field(&field, format!("can not be used: {error}")))?;
-            let side = usize::try_from(config.settings().tile).unwrap_or(usize::MAX);
-            tile_bytes += grid(size, &config).n_tiles() * 3 * side * side * size_of::<f32>();
-        }
-        sources.push((field, bytes, kind));
+        sources.push((field, fetched));
     }
     let mut memory = app.media_memory(tile_bytes, "the images need")?;
     let mut media = Vec::with_capacity(sources.len());
-    for (field, bytes, kind) in sources {
-        media.push(match kind {
-            Kind::Image(detail) => {
-                let (limits, config) = (app.limits().engine.clone(), tiling(detail, &field, app)?);
+    for (field, fetched) in sources {
+        media.push(match fetched {
+            Fetched::Ready(media) => media,
+            Fetched::Image(bytes, config) => {
+                let limits = app.limits().engine.clone();
                 let decoded =
                     app.pool().decode(move || decode(&bytes, &limits).map(|image| preprocess(&image, &config))).await?;
-                Media::Image(decoded.map_err(|error| Error::field(field, format!("can not be used: {error}")))?)
+                let tiles = decoded.map_err(|error| Error::field(field, format!("can not be used: {error}")))?;
+                Media::Image(tiles.into())
             }
-            Kind::Audio(_) | Kind::Begun(_) => {
-                let (sound, permit) = audio::sound(bytes, kind, &field, app).await?;
+            Fetched::Clip(bytes, declared) => {
+                let (sound, permit) = audio::sound(bytes, declared, &field, app).await?;
                 memory.merge(permit);
                 Media::Audio(sound)
             }
@@ -173,10 +185,21 @@ async fn prepare(media: Vec<Medium>, app: &App) -> Result<(Vec<Media>, Option<Ow
     Ok((media, memory))
 }
 
+async fn fetch(source: Source, field: &str, app: &App) -> Result<Vec<u8>, Error> {
+    match source {
+        Source::Bytes(bytes) => Ok(bytes),
+        Source::Url(url) => image::fetch(url, field, app).await,
+    }
+}
+
 /// Refuses what the model does not take, and more images or clips than there may be, before any is fetched or decoded.
 fn check_count(media: &[Medium], app: &App) -> Result<(), Error> {
     let limits = &app.limits().engine;
-    let (images, clips): (Vec<_>, Vec<_>) = media.iter().partition(|medium| matches!(medium.kind, Kind::Image(_)));
+    let is_image = |medium: &&Medium| match &medium.kind {
+        Kind::Image(..) | Kind::Ready(Media::Image(_)) => true,
+        Kind::Clip(..) | Kind::Ready(Media::Audio(_)) => false,
+    };
+    let (images, clips): (Vec<_>, Vec<_>) = media.iter().partition(is_image);
     if let (Some(first), None) = (images.first(), &app.model().tiles) {
         return Err(Error::unsupported(&first.field, "is an image; this model does not take images"));
     }

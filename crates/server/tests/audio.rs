@@ -33,7 +33,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 fn clips() -> ClipConfig {
     let settings = MelSettings { n_mels: 8, chunk_frames: 200, ..MelSettings::default() };
     let count = |n| NonZero::new(n).unwrap();
-    let shape = AudioShape { chunk_frames: count(200), stack: count(4), padding: PaddingMode::Valid };
+    let shape = AudioShape { chunk_frames: count(200), stack: count(4), padding: PaddingMode::Valid, block: None };
     ClipConfig::parse(settings, shape, &engine::Limits::default()).unwrap()
 }
 
@@ -346,6 +346,47 @@ async fn what_is_certain_of_a_question_is_computed_before_its_end() {
     assert_eq!(handle.n_positions(&ahead.pieces, &ahead.media), before + 1 + 25);
     let first = |job: &Job| job.media[0].keys().of_row(0);
     assert_eq!(first(&ahead), first(&whole));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blocks_of_a_question_are_computed_as_they_are_said_and_its_clip_is_made_once() {
+    let settings = MelSettings { n_mels: 8, chunk_frames: 200, log_mel_max: Some(1.5), ..MelSettings::default() };
+    let count = |n| NonZero::new(n).unwrap();
+    let (chunk_frames, stack, padding) = (count(200), count(4), PaddingMode::Valid);
+    let shape = AudioShape { chunk_frames, stack, padding, block: Some(count(20)) };
+    let clips = ClipConfig::parse(settings, shape, &engine::Limits::default()).unwrap();
+    let running = run(Setup { clips: Some(clips), ..hearing(Limits::default()) }, DRAIN);
+    let mut talk = Talk::begin(running.address).await;
+    // A block is 0.4 seconds, and certain 200 samples later.
+    let said = pcm(0.7);
+    let (begin, rest) = said.split_at(2 * (6400 + 199));
+    talk.append(begin).await;
+    talk.append(&rest[..2]).await;
+    let jobs = Arc::clone(&running.server.jobs);
+    support::until("the first block is computed", || jobs.lock().unwrap().len() == 1).await;
+    let ahead = running.server.last_job();
+    assert_eq!(rows(&ahead), [5]);
+    talk.append(&rest[2..]).await;
+    let commit = json!({"type": "input_audio_buffer.commit"});
+    talk.say(commit.clone()).await;
+    talk.say(json!({"type": "response.create"})).await;
+    talk.until("response.done").await;
+    let first = running.server.last_job();
+    assert_eq!(rows(&first), [9]);
+    assert_eq!(ahead.media[0].keys().of_row(4), first.media[0].keys().of_row(4));
+    assert_ne!(ahead.media[0].keys().of_row(4), first.media[0].keys().of_row(5));
+
+    talk.append(&pcm(0.2)).await;
+    talk.say(commit).await;
+    talk.say(json!({"type": "response.create"})).await;
+    talk.until("response.done").await;
+    let second = running.server.last_job();
+    assert_eq!(rows(&second), [9, 3]);
+    let columns = |job: &Job| match &job.media[0] {
+        Media::Audio(sound) => sound.chunks().next().unwrap().columns().as_ptr(),
+        Media::Image(_) => panic!("an image"),
+    };
+    assert_eq!(columns(&first), columns(&second), "the same features, not others that are equal");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

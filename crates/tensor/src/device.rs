@@ -1,5 +1,7 @@
 //! The seam between the model and what computes it.
 
+use std::sync::Arc;
+
 use crate::{Bytes, Format, KvFormat, OpError, Orientation, packed};
 
 /// Positions in a page of keys and values. Attention's blocks are pages, aligned to absolute position, so that the
@@ -21,6 +23,18 @@ pub struct WeightSource {
     n_matrices: usize,
     n_out: usize,
     n_in: usize,
+    origin: Option<Arc<Origin>>,
+}
+
+/// Which tensor of a checkpoint a weight is, for those who change it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The tensor's name.
+    pub name: String,
+    /// Where each output of the weight stands among the tensor's, where the order is another.
+    pub outputs: Option<Vec<usize>>,
+    /// The same for inputs.
+    pub inputs: Option<Vec<usize>>,
 }
 
 impl WeightSource {
@@ -51,7 +65,7 @@ impl WeightSource {
         if orientation == Orientation::InOut && matches!(format, Format::Block(_)) {
             return Err(OpError::shape("weight", format!("{} can not be stored input-major", format.name())));
         }
-        let this = Self { bytes: None, format, orientation, n_matrices, n_out, n_in };
+        let this = Self { bytes: None, format, orientation, n_matrices, n_out, n_in, origin: None };
         match this.checked_size() {
             Some(_) => Ok(this),
             None => {
@@ -100,6 +114,41 @@ impl WeightSource {
     pub fn from_f32(values: &[f32], n_out: usize, n_in: usize) -> Result<Self, OpError> {
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         Self::new(bytes.into(), Format::F32, Orientation::OutIn, [1, n_out, n_in])
+    }
+
+    /// `len` zeros, for a part of a vector that no file has.
+    pub fn zeros(len: usize) -> Self {
+        let bytes = Some(vec![0; 4 * len].into());
+        let (format, orientation) = (Format::F32, Orientation::OutIn);
+        Self { bytes, format, orientation, n_matrices: 1, n_out: 1, n_in: len, origin: None }
+    }
+
+    /// The same weight, known as the tensor `name`.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        let origin = Origin { name: name.into(), outputs: None, inputs: None };
+        Self { origin: Some(Arc::new(origin)), ..self }
+    }
+
+    /// The same weight, which comes from `origin`.
+    #[must_use]
+    pub fn with_origin(self, origin: Origin) -> Self {
+        Self { origin: Some(Arc::new(origin)), ..self }
+    }
+
+    /// The tensor that this is, if it is known.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.origin.as_deref()
+    }
+
+    /// All numbers of a vector: output 0 of matrix 0.
+    ///
+    /// # Errors
+    /// Those of [`decode_row`](Self::decode_row).
+    pub fn vector(&self) -> Result<Vec<f32>, OpError> {
+        let mut values = vec![0.0; self.n_in];
+        self.decode_row(0, 0, &mut values)?;
+        Ok(values)
     }
 
     /// The format of the stored numbers.
@@ -263,7 +312,7 @@ pub trait Device: Send + Sync {
     /// Keys and values of one layer, in pages of [`PAGE_LEN`] positions.
     type Pages: Send;
     /// Which rows go to which experts.
-    type Routing: Send;
+    type Routing: Send + Sync;
 
     /// Packs the rows of `parts`, one under the other, as one linear map. Parts share `n_in` and `n_matrices`, not
     /// necessarily a format.
@@ -281,8 +330,11 @@ pub trait Device: Send + Sync {
     /// [`matrix`](Self::matrix).
     fn table(&self, source: &WeightSource) -> Result<Self::Table, OpError>;
 
-    /// A parameter vector.
-    fn vector(&self, values: &[f32]) -> Self::Vector;
+    /// A parameter vector: `parts`, each one output of one matrix, one after another.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if a part is something else; [`OpError::Read`] as in [`matrix`](Self::matrix).
+    fn vector(&self, parts: &[WeightSource]) -> Result<Self::Vector, OpError>;
 
     /// Zeroed room for `n_pages` pages of `n_heads` key and value heads with `head_len` components each.
     ///

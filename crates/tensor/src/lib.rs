@@ -4,6 +4,7 @@
 //! Legend of shape letters, the same in all crates: T rows in this step, D model width, H query heads, K key/value
 //! heads, C components of one head, F feed-forward width, E experts, V vocabulary, P positions in a page.
 
+pub mod adjoint;
 pub mod bytes;
 pub mod device;
 pub mod error;
@@ -14,8 +15,9 @@ pub mod packed;
 pub mod quant;
 pub mod reference;
 
+pub use adjoint::{Adjoint, Attended, PartGradient, Seen, Targets};
 pub use bytes::{Bytes, Owner, READ_ALIGN, ReadError};
-pub use device::{Choice, DENSE_BLOCK, Device, PAGE_LEN, Pairing, Rotation, RowKeys, WeightSource};
+pub use device::{Choice, DENSE_BLOCK, Device, Origin, PAGE_LEN, Pairing, Rotation, RowKeys, WeightSource};
 pub use error::OpError;
 pub use format::{Format, Orientation};
 pub use kv::KvFormat;

@@ -19,15 +19,23 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    fn new(values: Vec<f32>, width: usize) -> Self {
+    pub(crate) fn new(values: Vec<f32>, width: usize) -> Self {
         Self { values: Arc::new(values), width }
     }
 
-    fn n_rows(&self) -> usize {
+    pub(crate) fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    pub(crate) fn width(&self) -> usize {
+        self.width
+    }
+
+    pub(crate) fn n_rows(&self) -> usize {
         self.values.len().checked_div(self.width).unwrap_or(0)
     }
 
-    fn rows(&self) -> impl Iterator<Item = &[f32]> {
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &[f32]> {
         self.values.chunks_exact(self.width.max(1))
     }
 }
@@ -47,14 +55,14 @@ pub struct Pages {
 #[derive(Debug, Clone)]
 pub struct Routing {
     /// `[T, top_k]`, lower expert first.
-    choices: Vec<Choice>,
+    pub(crate) choices: Vec<Choice>,
     top_k: usize,
     n_experts: usize,
     /// Indices into `choices`, ordered by expert, then by row.
-    order: Vec<usize>,
+    pub(crate) order: Vec<usize>,
 }
 
-fn check(op: &'static str, what: &str, got: usize, want: usize) -> Result<(), OpError> {
+pub(crate) fn check(op: &'static str, what: &str, got: usize, want: usize) -> Result<(), OpError> {
     if got == want { Ok(()) } else { Err(OpError::shape(op, format!("{what} is {got}, not {want}"))) }
 }
 
@@ -105,6 +113,12 @@ fn apply(parts: &[WeightSource], matrix: usize, x: &[f32], factor: f32, out: &mu
     Ok(())
 }
 
+impl Routing {
+    pub(crate) fn n_experts(&self) -> usize {
+        self.n_experts
+    }
+}
+
 impl Device for Reference {
     type Tensor = Tensor;
     type Matrix = Vec<WeightSource>;
@@ -139,8 +153,8 @@ impl Device for Reference {
         Ok(source.clone())
     }
 
-    fn vector(&self, values: &[f32]) -> Self::Vector {
-        values.to_vec()
+    fn vector(&self, parts: &[WeightSource]) -> Result<Self::Vector, OpError> {
+        Ok(parts.iter().map(WeightSource::vector).collect::<Result<Vec<_>, _>>()?.concat())
     }
 
     fn pages(&self, n_pages: usize, n_heads: usize, head_len: usize, format: KvFormat) -> Result<Self::Pages, OpError> {

@@ -1,1 +1,28 @@
 //! Training: the tape that makes any device differentiable, losses, optimisers, data, checkpoints.
+
+pub mod data;
+mod error;
+mod feed;
+mod objective;
+mod router;
+mod run;
+mod sequence;
+mod tape;
+mod trainer;
+mod weights;
+
+pub mod checkpoint;
+pub mod optim;
+pub mod recipe;
+pub mod schedule;
+pub mod shape;
+
+pub use error::TrainError;
+pub use feed::Feed;
+pub use objective::{Losses, Memory, Objective, evaluate};
+pub use router::RouterLoss;
+pub use run::{End, Event, Plan, Run};
+pub use sequence::{Chunk, Media, Sequence};
+pub use tape::{Mark, Tape, Var};
+pub use trainer::{Step, Trained, Trainer};
+pub use weights::Weights;

@@ -145,7 +145,11 @@ pub fn audio_of<D: Device>(
     let mut settings = settings.clone();
     settings["feature_extractor_type"] = "WhisperFeatureExtractor".into();
     let settings = settings.to_string();
-    let settings = AudioPreprocessorConfig::parse(Path::new("preprocessor"), settings.as_bytes(), audio)?;
+    let settings = AudioPreprocessorConfig::parse(
+        Path::new("preprocessor"),
+        settings.as_bytes(),
+        AudioPreprocessorConfig::of(audio),
+    )?;
     let settings = settings.context("the settings are no preprocessor's")?;
     Audio::load(dev, &config, &settings, tensors)?.context("no audio part was loaded")
 }

@@ -111,6 +111,14 @@ fn repeated(bytes: &[u8], n_own: usize, width: usize, n_rows: usize) -> Vec<u8> 
 /// # Errors
 /// If a file can not be read or written.
 pub fn add_ears(folder: &Path) -> Result<()> {
+    add_ears_with(folder, &json!({}), &json!({}))
+}
+
+/// As [`add_ears`], with these keys in `audio_config` and in the preprocessor's file.
+///
+/// # Errors
+/// As [`add_ears`].
+pub fn add_ears_with(folder: &Path, encoder: &Value, features: &Value) -> Result<()> {
     const WIDTH: usize = 16;
     const FFN: usize = 32;
     const TEXT: usize = 32;
@@ -160,11 +168,16 @@ pub fn add_ears(folder: &Path) -> Result<()> {
 
     let path = folder.join("config.json");
     let mut config: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
-    config["audio_config"] = json!({
+    let with = |mut own: Value, more: &Value| {
+        more.as_object().into_iter().flatten().for_each(|(key, value)| own[key] = value.clone());
+        own
+    };
+    let own = json!({
         "model_type": "voxtral_encoder", "num_mel_bins": n_mels, "hidden_size": WIDTH, "intermediate_size": FFN,
         "num_hidden_layers": 2, "num_attention_heads": 2, "max_source_positions": n_frames,
         "activation_function": "gelu", "scale_embedding": false, "attention_block": null,
     });
+    config["audio_config"] = with(own, encoder);
     config["audio_projector_config"] = json!({"stack_factor": stack, "hidden_size": TEXT, "hidden_act": "gelu"});
     let tokenizer = folder.join("tokenizer.model");
     let tokenizer = Tokenizer::from_ranks("tokenizer.model", &std::fs::read(tokenizer)?, SpecialTokens::llama4())?;
@@ -176,7 +189,7 @@ pub fn add_ears(folder: &Path) -> Result<()> {
     let preprocessor = json!({
         "feature_extractor_type": "WhisperFeatureExtractor", "feature_size": n_mels, "chunk_length": n_frames / 50,
     });
-    std::fs::write(folder.join("audio_preprocessor_config.json"), preprocessor.to_string())?;
+    std::fs::write(folder.join("audio_preprocessor_config.json"), with(preprocessor, features).to_string())?;
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use cpu::{Cpu, CpuOptions, Isa};
 use formats::{NewTensor, Tensor};
 use it::hearing::{Clip, Vectors, audio_of, difference, encoder_config, folders, small_text, transposed};
 use it::{Toy, argmax};
-use llama::{Audio, AudioChunk, AudioEncoder, Site, sinusoids};
+use llama::{Audio, AudioChunk, AudioEncoder, AudioStream, Site, sinusoids};
 use serde_json::json;
 use tensor::{Device, Reference};
 
@@ -292,6 +292,11 @@ fn ultravox_takes_its_encoder_and_its_text_model_from_the_folders_beside_it() ->
     let mut text = voxtral.renamed("language_model.model.", "model.");
     text.extend(voxtral.renamed("language_model.lm_head", "lm_head"));
     write_folder(&at("llama-odd"), &config["text_config"].to_string(), &text)?;
+    let processor =
+        json!({"audio_padding": "max_length", "audio_context_size": 40, "encoder_ds_factor": 2, "stack_factor": 8});
+    std::fs::write(at("ultravox").join("processor_config.json"), processor.to_string())?;
+    let settings = formats::Checkpoint::open(&at("ultravox"))?.audio_preprocessor.context("how it takes clips")?;
+    assert_eq!(settings.pad_to, formats::config::PadTo::Chunk);
     // All in one folder, for comparison.
     let mut whole = voxtral.renamed("language_model.", "language_model.");
     whole.extend(voxtral.renamed("audio_tower.", "audio_tower."));
@@ -339,7 +344,7 @@ fn streamed(dev: &Cpu, audio: &Audio<Cpu>, clip: &Clip, piece_len: &mut dyn FnMu
     let (n_mels, chunk) = (audio.encoder().n_mels(), audio.encoder().chunk_columns());
     let columns = clip.columns(n_mels);
     let n_valid = (clip.valid.len() - 1) * chunk + clip.valid.last().context("a chunk")?;
-    let mut stream = audio.stream(dev)?;
+    let mut stream = AudioStream::default();
     let mut got = Vec::new();
     // Columns are certain until two before the clip's end; the rest comes with the end.
     let n_certain = n_valid.saturating_sub(2);
@@ -474,15 +479,15 @@ fn inputs_of_another_size_are_refused() -> Result<()> {
     assert!(refused(AudioChunk { valid: chunk.valid + 1, ..chunk }));
     assert!(refused(AudioChunk { mel_mc: &chunk.mel_mc[1..], ..chunk }));
     assert!(audio.forward(&Reference, &[], &mut ()).is_err());
-    let mut stream = audio.stream(&Reference)?;
+    let mut stream = AudioStream::default();
     assert!(stream.push(&Reference, &audio, &[0.0], &mut ()).is_err());
     let n_mels = audio.encoder().n_mels();
     stream.push(&Reference, &audio, &vec![0.0; 4 * n_mels], &mut ())?;
     // Four columns came: a clip of three, or of six without its end, is a mistake.
     assert!(stream.commit(&Reference, &audio, &[], 3, &mut ()).is_err());
-    let stream = audio.stream(&Reference)?;
+    let stream = AudioStream::default();
     assert!(stream.commit(&Reference, &audio, &vec![0.0; 4 * n_mels], 6, &mut ()).is_err());
-    assert!(audio.stream(&Reference)?.commit(&Reference, &audio, &[], 0, &mut ()).is_err());
+    assert!(AudioStream::default().commit(&Reference, &audio, &[], 0, &mut ()).is_err());
     let config = encoder_config(&Vectors::open(&folder.join("encoder.safetensors"))?.encoder()?)?;
     assert!(AudioEncoder::load(&Reference, &config, &BTreeMap::new()).is_err());
     Ok(())

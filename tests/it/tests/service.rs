@@ -213,7 +213,7 @@ fn images_are_encoded_once_and_their_rows_are_shared() -> Result<()> {
     let show = |seed: usize, ids: Vec<u32>| {
         let mut job = job(Vec::new(), 12);
         job.pieces = vec![Piece::Ids(prompt(1, 3)), Piece::Media(0), Piece::Ids(ids)];
-        job.media = vec![Media::Image(tiles(seed))];
+        job.media = vec![Media::Image(tiles(seed).into())];
         job
     };
     // What the engine alone makes of it.

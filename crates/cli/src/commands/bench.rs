@@ -92,6 +92,8 @@ pub struct Bench {
     #[command(flatten)]
     cache: model::CacheArguments,
     #[command(flatten)]
+    audio: model::AudioArguments,
+    #[command(flatten)]
     experts: experts::ExpertArguments,
     #[command(flatten)]
     device: model::DeviceArguments,
@@ -137,7 +139,7 @@ impl Bench {
             return report::print_roofs(&roofs, threads, &format!("{isa:?}"), self.json);
         }
         let process_bytes = plan::process_bytes();
-        let checkpoint = model::open_checkpoint(self.model_path(), self.mmproj.as_deref())?;
+        let checkpoint = self.audio.apply(model::open_checkpoint(self.model_path(), self.mmproj.as_deref())?)?;
         let tests = self.tests(&checkpoint)?;
         let context = tests.iter().map(|test| test.n_positions()).max().unwrap_or(0) + tensor::PAGE_LEN;
         let Loaded { mut ours, subject, key, mut load } = self.load(dev, &checkpoint, context, process_bytes)?;

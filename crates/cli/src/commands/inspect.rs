@@ -328,7 +328,8 @@ fn clip_costs(checkpoint: &Checkpoint, files: &[PathBuf]) -> Result<Vec<ClipCost
             )),
         };
     };
-    let markers = checkpoint.config.audio.as_ref().map_or(0, |audio| audio.tokens.ids().count().saturating_sub(1));
+    let tokenizer = model::tokenizer_of(checkpoint).ok();
+    let markers = model::audio_ids(checkpoint, tokenizer.as_ref()).map_or(0, |ids| ids.n_markers());
     let chunk_frames = config.mel().settings().chunk_frames as u64;
     let cost = |name: String, n_samples: u64| {
         let cost = config.cost(n_samples);

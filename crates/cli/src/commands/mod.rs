@@ -12,6 +12,7 @@ mod run;
 mod serve;
 mod tokenize;
 mod trace;
+mod train;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,8 @@ pub enum Command {
     Quantize(quantize::Quantize),
     /// Give a Llama 4 model ears: an encoder of Whisper's or Voxtral's
     GraftAudio(graft_audio::GraftAudio),
+    /// Train a model by a recipe
+    Train(train::Train),
     /// Write every intermediate tensor of a forward pass to a file
     Trace(trace::Trace),
     /// Show the token ids of a text
@@ -59,6 +62,7 @@ impl Command {
             Self::Ps(command) => command.run()?,
             Self::Quantize(command) => return command.run(),
             Self::Plan(command) => return command.run(),
+            Self::Train(command) => return command.run(),
             Self::Config(command) => return command.run(top),
             Self::Bench(command) => command.run()?,
             Self::GraftAudio(command) => command.run()?,

@@ -21,7 +21,7 @@ use crate::experts::{ExpertArguments, Placement, warn_unlocked};
 use crate::failure::{INTERNAL, usage};
 use crate::interrupt;
 use crate::memory::{free_bytes, size};
-use crate::model::{self, CacheArguments, DeviceArguments, LoraArguments};
+use crate::model::{self, AudioArguments, CacheArguments, DeviceArguments, LoraArguments};
 use crate::plan::Demand;
 use crate::running;
 
@@ -90,6 +90,8 @@ pub struct Serve {
     #[command(flatten)]
     cache: CacheArguments,
     #[command(flatten)]
+    audio: AudioArguments,
+    #[command(flatten)]
     experts: ExpertArguments,
     #[command(flatten)]
     device: DeviceArguments,
@@ -118,7 +120,7 @@ impl Serve {
             let message = format!("--host {} can be reached from elsewhere, and nobody would need a key", self.host);
             return Err(usage(message, "give --api-key-file FILE with a key a line, or leave out --host"));
         }
-        let checkpoint = model::open_checkpoint(&self.model, self.mmproj.as_deref())?;
+        let checkpoint = self.audio.apply(model::open_checkpoint(&self.model, self.mmproj.as_deref())?)?;
         if checkpoint.tensors.is_empty() {
             let message = format!("{} holds no weights, a config alone", self.model.display());
             return Err(usage(message, "name the folder or the GGUF file with the weights"));

@@ -18,13 +18,15 @@ pub use image::{Rgb, decode, size};
 pub use resize::resize;
 pub use tiles::{Tiles, preprocess};
 
+use std::sync::Arc;
+
 use audio::Sound;
 
-/// What a prompt holds beside text, ready for its tower.
+/// What a prompt holds beside text, ready for its tower. Clones share it.
 #[derive(Debug, Clone)]
 pub enum Media {
     /// An image.
-    Image(Tiles),
+    Image(Arc<Tiles>),
     /// A clip of audio.
     Audio(Sound),
 }

@@ -58,6 +58,8 @@ pub struct Stats {
     pub n_positions: [u64; 3],
     /// Pages in use by sequences, pages kept by the prefix cache alone, all pages; of layers that see everything.
     pub n_pages: [usize; 3],
+    /// Frames of clips that the audio encoder computed; of rows that were kept there are none.
+    pub n_frames: u64,
     /// Panics caught.
     pub n_panics: u64,
 }

@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-use llama::{AudioChunk, LlamaError, Model};
-use tensor::Device;
-
 use super::answer::Recipe;
 use super::live::{Live, Mean, Medium, PromptScores, Work};
 use super::outlet::Outlet;
@@ -93,64 +90,6 @@ fn work<'t>(task: Task, prompt_logprobs: Option<usize>, layout: &Layout) -> Work
             }
         }
         Task::Embed => Work::Embed(Mean::default()),
-    }
-}
-
-/// The next rows of an image or a clip, those of a tile or a chunk, and whether they are the last.
-///
-/// # Errors
-/// [`LlamaError`] if what there is to encode is not of the tower's size.
-pub(super) fn encode_piece<D: Device>(
-    dev: &D,
-    model: &Model<D>,
-    medium: &Medium<D::Tensor>,
-) -> Result<Option<(D::Tensor, bool)>, LlamaError> {
-    crate::fault::point("encode");
-    let n = medium.n_encoded;
-    match (&medium.rest, &model.vision, &model.audio) {
-        (Some(Media::Image(tiles)), Some(vision), _) => {
-            let n_values = 3 * vision.tile() * vision.tile();
-            let end = ((n + 1) * n_values).min(tiles.pixels.len());
-            let pixels = tiles.pixels.get(n * n_values..end).unwrap_or(&[]);
-            Ok(Some((vision.forward(dev, pixels, &mut ())?, end == tiles.pixels.len())))
-        }
-        (Some(Media::Audio(sound)), _, Some(audio)) => {
-            let chunk = sound.chunk(n).unwrap_or_default();
-            let chunks = [AudioChunk { mel_mc: &chunk.values, valid: chunk.n_valid }];
-            Ok(Some((audio.forward(dev, &chunks, &mut ())?, n + 1 >= sound.n_chunks())))
-        }
-        // What the model does not take was refused when the prompt was laid out.
-        _ => Ok(None),
-    }
-}
-
-impl<T> Medium<T> {
-    /// What the next rows may be kept under, and whether they are then all rows: an image is kept as a whole, a clip chunk by
-    /// chunk, so that one that grows is encoded once.
-    pub(super) fn next_key(&self) -> Option<(u64, bool)> {
-        match &self.rest {
-            Some(Media::Image(_)) => (self.n_encoded == 0).then(|| (self.keys.of_piece(0), true)),
-            Some(Media::Audio(sound)) => {
-                Some((self.keys.of_piece(self.n_encoded), self.n_encoded + 1 >= sound.n_chunks()))
-            }
-            None => None,
-        }
-    }
-
-    /// Takes the next rows in.
-    ///
-    /// # Errors
-    /// [`LlamaError`] if they are of another width.
-    pub(super) fn add<D: Device<Tensor = T>>(&mut self, dev: &D, rows: T, is_last: bool) -> Result<(), LlamaError> {
-        self.n_encoded += 1;
-        self.features = Some(match self.features.take() {
-            Some(before) => dev.concat(&before, &rows)?,
-            None => rows,
-        });
-        if is_last {
-            self.rest = None;
-        }
-        Ok(())
     }
 }
 

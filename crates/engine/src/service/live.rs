@@ -31,7 +31,7 @@ pub(super) struct Medium<T> {
     pub(super) keys: Keys,
     /// What is encoded piece by piece; `None` when all of it is.
     pub(super) rest: Option<Media>,
-    /// Pieces that are encoded: tiles of an image, chunks of a clip.
+    /// Tiles of the image or chunks of the clip that are encoded.
     pub(super) n_encoded: usize,
     /// Rows so far.
     pub(super) features: Option<T>,

@@ -13,6 +13,7 @@ mod live;
 mod options;
 mod outlet;
 mod rows;
+mod towers;
 mod worker;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

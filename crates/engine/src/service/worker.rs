@@ -7,20 +7,20 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use llama::{Input, LlamaError, Row};
+use llama::{AudioStream, Input, LlamaError, Row};
 use tensor::Device;
 use tokenizer::Tokenizer;
 use tokio::sync::mpsc;
 
 use super::compute::{Core, Wanted};
 use super::handle::Reporter;
-use super::intake::{Intake, NAP, encode_piece};
+use super::intake::{Intake, NAP};
 use super::live::{Live, Turn};
 use super::outlet::Outlet;
 use super::rows::Rows;
+use super::towers::encode_next;
 use super::{Event, Failure, Options, Stats, Stopped, Submitted, Usage};
 use crate::fault;
-use crate::media::Media;
 use crate::scheduler::{Fate, JobId, Scheduler, Step};
 
 /// Steps that may fail one after another before the thread gives up.
@@ -35,7 +35,7 @@ pub(super) struct Worker<'a, D: Device> {
     live: BTreeMap<JobId, Live<'a, D::Tensor>>,
     /// Jobs that are over but whose receivers have not made room for the end.
     closing: Vec<Outlet>,
-    kept: Rows<D::Tensor>,
+    kept: Rows<D::Tensor, AudioStream<D>>,
     jobs: mpsc::UnboundedReceiver<Submitted>,
     reporter: Reporter,
     stats: Stats,
@@ -207,28 +207,9 @@ impl<'a, D: Device> Worker<'a, D> {
         let Some((id, live)) = self.live.iter_mut().find(|(_, live)| is_waiting(live)) else { return false };
         let (id, owner) = (*id, live.owner);
         let Some(medium) = live.media.iter_mut().find(|medium| medium.rest.is_some()) else { return false };
-        let Core { dev, model, .. } = &self.core;
-        let key = medium.next_key();
-        let found = key.and_then(|(key, is_last)| Some((self.kept.find((owner, key))?, is_last)));
-        let is_found = found.is_some();
-        let is_image = matches!(medium.rest, Some(Media::Image(_)));
-        let encode = || -> Result<Option<D::Tensor>, LlamaError> {
-            let next = if is_found { found } else { encode_piece(dev, model, medium)? };
-            let Some((rows, is_last)) = next else {
-                medium.rest = None;
-                return Ok(None);
-            };
-            medium.add(dev, rows.clone(), is_last)?;
-            Ok(if is_image { medium.features.clone().filter(|_| is_last) } else { Some(rows) })
-        };
-        match catch_unwind(AssertUnwindSafe(encode)) {
-            Ok(Ok(made)) => {
-                let key = if is_image { medium.keys.of_piece(0) } else { key.map_or(0, |(key, _)| key) };
-                if let Some(rows) = made.filter(|_| !is_found) {
-                    let [n_rows, width] = dev.shape(&rows);
-                    self.kept.keep((owner, key), rows, 4 * n_rows * width);
-                }
-            }
+        let (core, kept) = (&self.core, &mut self.kept);
+        match catch_unwind(AssertUnwindSafe(|| encode_next(core, kept, owner, medium))) {
+            Ok(Ok(n_frames)) => self.stats.n_frames += n_frames as u64,
             Ok(Err(error)) => {
                 self.fail(id, Failure::Prompt(error.to_string()));
                 return true;

@@ -22,7 +22,8 @@ fn own() -> Tensors {
 /// Columns of `features` as far as `want` goes, silence included.
 fn columns(features: &Features, want: &Tensor) -> Vec<f64> {
     let [n_mels, n_columns] = want.shape[..] else { panic!("{:?}", want.shape) };
-    let row = |mel: usize| &features.values()[mel * features.n_frames()..][..features.n_frames()];
+    let values = features.values();
+    let row = |mel: usize| &values[mel * features.n_frames()..][..features.n_frames()];
     let value = |mel: usize, t: usize| row(mel).get(t).copied().unwrap_or(features.silence());
     (0..n_mels).flat_map(|mel| (0..n_columns).map(move |t| f64::from(value(mel, t)))).collect()
 }
@@ -96,7 +97,8 @@ fn audio_resampling_is_the_formula() {
 }
 
 fn shape(stack: u64, padding: PaddingMode) -> AudioShape {
-    AudioShape { chunk_frames: NonZero::new(3000).unwrap(), stack: NonZero::new(stack).unwrap(), padding }
+    let count = |n| NonZero::new(n).unwrap();
+    AudioShape { chunk_frames: count(3000), stack: count(stack), padding, block: None }
 }
 
 #[test]

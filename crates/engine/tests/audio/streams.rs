@@ -27,7 +27,7 @@ fn pieces<'a, T>(mut x: &'a [T], sizes: &'a [usize]) -> impl Iterator<Item = &'a
 
 /// Columns of features as a stream gives them.
 fn transposed(features: &Features, n_mels: usize) -> Vec<f32> {
-    let (n, values) = (features.n_frames(), features.values());
+    let (n, values) = (features.n_frames(), &features.values());
     (0..n).flat_map(|t| (0..n_mels).map(move |mel| values[mel * n + t])).collect()
 }
 
@@ -124,9 +124,9 @@ proptest! {
         let louder: Vec<f32> = samples.iter().map(|sample| 2.0 * sample).collect();
         let (quiet, loud) = (mel.features(&samples), mel.features(&louder));
         let step = 4f64.log10() / 4.0;
-        for (quiet, loud) in quiet.values().iter().zip(loud.values()) {
+        for (quiet, loud) in quiet.values().into_iter().zip(loud.values()) {
             // Each was rounded twice, as logarithm up to 4 and as result up to 2.
-            prop_assert!((f64::from(*loud) - f64::from(*quiet) - step).abs() < 1e-6);
+            prop_assert!((f64::from(loud) - f64::from(quiet) - step).abs() < 1e-6);
         }
     }
 }

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::TokenizerFiles;
 use crate::config::{
-    AudioConfig, AudioPreprocessorConfig, GenerationConfig, PreprocessorConfig, ReasoningConfig, SIDECAR_LIMIT_BYTES,
+    AudioConfig, AudioPreprocessorConfig, AudioPreset, GenerationConfig, PreprocessorConfig, ReasoningConfig,
+    SIDECAR_LIMIT_BYTES,
 };
 use crate::{FormatError, json};
 
@@ -124,16 +125,28 @@ impl Folder {
     }
 
     /// How samples become mel columns for `audio`: a file of its own, or the one that Whisper and Voxtral have under the
-    /// name that others use for images; without either, the preset's.
+    /// name that others use for images, or the one of all processors; without any, the preset's, of which Ultravox's
+    /// processor changes what it says.
     pub(super) fn hearing(&self, audio: &AudioConfig) -> Result<AudioPreprocessorConfig, FormatError> {
-        for name in ["audio_preprocessor_config.json", "preprocessor_config.json"] {
-            let Some(file) = self.find(name)? else { continue };
-            let json = json::read(&file, SIDECAR_LIMIT_BYTES)?;
-            if let Some(settings) = AudioPreprocessorConfig::parse(&file, &json, audio)? {
-                return Ok(settings);
+        const PROCESSOR: &str = "processor_config.json";
+        let read = |name| match self.find(name)? {
+            None => Ok(None),
+            Some(file) => json::read(&file, SIDECAR_LIMIT_BYTES).map(|json| Some((file, json))),
+        };
+        let mut settings = AudioPreprocessorConfig::of(audio);
+        if let (AudioPreset::Ultravox04 | AudioPreset::Ultravox05, Some((file, json))) =
+            (audio.preset, read(PROCESSOR)?)
+        {
+            settings = settings.with_processor(&file, &json, audio)?;
+        }
+        for name in ["audio_preprocessor_config.json", "preprocessor_config.json", PROCESSOR] {
+            if let Some((file, json)) = read(name)?
+                && let Some(own) = AudioPreprocessorConfig::parse(&file, &json, settings)?
+            {
+                return Ok(own);
             }
         }
-        Ok(AudioPreprocessorConfig::of(audio))
+        Ok(settings)
     }
 
     pub(super) fn tokenizer_files(&self) -> Result<TokenizerFiles, FormatError> {

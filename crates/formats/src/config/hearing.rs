@@ -1,4 +1,4 @@
-//! `audio_preprocessor_config.json`: how samples become mel columns.
+//! `audio_preprocessor_config.json` and its kind: how samples become mel columns.
 
 use std::path::Path;
 
@@ -64,14 +64,46 @@ impl AudioPreprocessorConfig {
         }
     }
 
-    /// Reads the file's content `json`, which has to fit `audio`; what it leaves out is as in [`of`](Self::of).
+    /// Takes over what `json`, the `processor_config.json` of an Ultravox model, says of clips: `audio_padding`. What else it
+    /// says has to fit `audio`. Source: `UltravoxProcessor` in the models' repositories.
+    ///
+    /// # Errors
+    /// [`FormatError::Corrupt`] for values of the wrong type or that `audio` contradicts, [`FormatError::Unsupported`] for
+    /// another padding or other chunks than the encoder's.
+    pub fn with_processor(self, file: &Path, json: &[u8], audio: &AudioConfig) -> Result<Self, FormatError> {
+        let map =
+            json::parse(file, json, &["audio_padding", "encoder_ds_factor", "stack_factor", "audio_context_size"])?;
+        let top = Section::new(file, &map);
+        let stack = audio.projector.stack;
+        if let Some(got) = top.count("stack_factor")?.filter(|got| *got != stack) {
+            return Err(top.corrupt("stack_factor", format!("is {got}; config.json says {stack}")));
+        }
+        // Columns of a frame; in the first versions its samples.
+        let frame = [2, 2 * HOP];
+        if let Some(got) = top.count("encoder_ds_factor")?.filter(|got| !frame.contains(got)) {
+            let [columns, samples] = frame;
+            let why = format!("is {got}; {columns} columns or {samples} samples are supported");
+            return Err(top.unsupported("encoder_ds_factor", why));
+        }
+        if let Some(got) = top.count("audio_context_size")?.filter(|got| *got != self.chunk_columns) {
+            let why = format!("is {got}; the encoder's chunk of {} columns is supported", self.chunk_columns);
+            return Err(top.unsupported("audio_context_size", why));
+        }
+        let words = [("longest", PadTo::Hop), ("max_length", PadTo::Chunk)];
+        Ok(Self { pad_to: choice(&top, "audio_padding", words, self.pad_to)?, ..self })
+    }
+
+    /// Reads the file's content `json`, which has to fit the encoder that `default` is for; what it leaves out is as there.
+    /// The settings stand at the top, in `feature_extractor`, or in that of `audio_processor`.
     /// `None` if the file says that it is another kind of preprocessor's.
     ///
     /// # Errors
     /// [`FormatError::Corrupt`] for values of the wrong type or that the encoder contradicts,
     /// [`FormatError::Unsupported`] for transforms other than the one of 400 samples every 160 at 16 kHz, and for dither.
-    pub fn parse(file: &Path, json: &[u8], audio: &AudioConfig) -> Result<Option<Self>, FormatError> {
-        const KEYS: [&str; 11] = [
+    pub fn parse(file: &Path, json: &[u8], default: Self) -> Result<Option<Self>, FormatError> {
+        const KEYS: [&str; 13] = [
+            "feature_extractor",
+            "audio_processor",
             "feature_extractor_type",
             "feature_size",
             "sampling_rate",
@@ -85,12 +117,13 @@ impl AudioPreprocessorConfig {
             "padding_mode",
         ];
         let map = json::parse(file, json, &KEYS)?;
-        let top = Section::new(file, &map);
+        let whole = Section::new(file, &map);
+        let part = whole.section("audio_processor")?.unwrap_or_else(|| whole.clone());
+        let top = part.section("feature_extractor")?.unwrap_or_else(|| part.clone());
         match top.text("feature_extractor_type")? {
             Some("WhisperFeatureExtractor") => {}
             None | Some(_) => return Ok(None),
         }
-        let default = Self::of(audio);
         let fixed = [("sampling_rate", SAMPLE_RATE), ("n_fft", WINDOW), ("hop_length", HOP)];
         for (key, wanted) in fixed {
             if let Some(got) = top.count(key)?.filter(|got| *got != wanted) {

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use formats::Tensor;
 use formats::config::AudioEncoderConfig;
-use tensor::{Device, KvFormat, OpError, Orientation, PAGE_LEN, RowKeys, math};
+use tensor::{Device, KvFormat, OpError, Orientation, PAGE_LEN, RowKeys, WeightSource, math};
 
 use super::{AudioChunk, WHISPER};
 use crate::load::Loader;
@@ -147,13 +147,24 @@ impl<D: Device> AudioEncoder<D> {
         let n_seen = n_columns.min(2 * n_kept + 1);
         let column = |t: usize| (0..self.n_mels).map(move |bin| chunk.mel_mc[bin * n_columns + t]);
         let values: Vec<f32> = (0..n_seen).flat_map(column).collect();
-        let mut cache = self.cache(dev, 1)?;
+        let mut cache = self.chunk_cache(dev)?;
         Ok(self.encode(dev, &mut cache, &Columns { first: 0, values: &values }, 0..n_kept, probe)?)
     }
 
-    /// Room for a chunk's keys and values, for frames that come block by block if there are blocks.
+    /// Room for keys and values of a chunk whose frames come block by block.
     pub(super) fn stream_cache(&self, dev: &D) -> Result<FrameCache<D>, OpError> {
-        self.cache(dev, if self.block.is_some() { self.layers.len().max(1) } else { 1 })
+        self.cache(dev, self.layers.len().max(1))
+    }
+
+    /// Room for keys and values of a chunk whose frames come at once.
+    pub(super) fn chunk_cache(&self, dev: &D) -> Result<FrameCache<D>, OpError> {
+        self.cache(dev, 1)
+    }
+
+    /// Bytes of a cache.
+    pub(super) fn cache_bytes(&self, cache: &FrameCache<D>) -> usize {
+        let positions = cache.layers.len().saturating_mul(cache.pages.len() * PAGE_LEN);
+        positions.saturating_mul(2 * KvFormat::F32.bytes(self.width))
     }
 
     fn cache(&self, dev: &D, n_layers: usize) -> Result<FrameCache<D>, OpError> {
@@ -252,11 +263,11 @@ impl<D: Device> Layer<D> {
         let sources = sources.into_iter().collect::<Result<Vec<_>, _>>()?;
         // Keys have no bias.
         let [q, _, v] = parts.map(bias);
-        let biases = [loader.values(&q, width)?, vec![0.0; width], loader.values(&v, width)?];
+        let biases = [loader.part(&q, width)?, WeightSource::zeros(width), loader.part(&v, width)?];
         Ok(Self {
             attention_norm: Norm::load(loader, &format!("{prefix}.self_attn_layer_norm"), width)?,
             qkv: loader.matrix(&sources)?,
-            qkv_bias: loader.dev.vector(&biases.concat()),
+            qkv_bias: loader.dev.vector(&biases)?,
             o: loader.linear(&weight("self_attn.out_proj"), width, width)?,
             o_bias: loader.vector(&bias("self_attn.out_proj"), width)?,
             ffn_norm: Norm::load(loader, &format!("{prefix}.final_layer_norm"), width)?,

@@ -4,6 +4,7 @@
 
 mod encoder;
 mod projector;
+mod quantised;
 mod stream;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use crate::load::Loader;
 use crate::{LlamaError, Probe, Site};
 
 pub use encoder::{AudioEncoder, sinusoids};
+pub use quantised::quantise_audio;
 pub use stream::AudioStream;
 
 use projector::Projector;
@@ -41,6 +43,16 @@ pub(crate) struct Prefixes {
     /// Before the encoder's names; the first that the files have.
     pub(crate) encoder: &'static [&'static str],
     projector: &'static [&'static str],
+}
+
+impl Prefixes {
+    /// Those of the model that `config` describes.
+    fn of(config: &ModelConfig) -> &'static Self {
+        match config.architecture {
+            Architecture::LlamaAudio => &DENSE,
+            _ => &LLAMA4,
+        }
+    }
 }
 
 /// Llama 4 with audio.
@@ -77,11 +89,7 @@ impl<D: Device> Audio<D> {
         mode: PaddingMode,
     ) -> Result<Option<Self>, LlamaError> {
         let Some(audio) = &config.audio else { return Ok(None) };
-        let prefixes = match config.architecture {
-            Architecture::LlamaAudio => &DENSE,
-            _ => &LLAMA4,
-        };
-        Self::parts(loader, audio, mode, config.text.hidden_size, prefixes).map(Some)
+        Self::parts(loader, audio, mode, config.text.hidden_size, Prefixes::of(config)).map(Some)
     }
 
     fn parts(

@@ -13,7 +13,8 @@ use crate::{LlamaError, Probe, Site};
 /// Blocks are whole numbers of rows, so no frame waits for its row. All rows together are to the bit those that
 /// [`Audio::forward`] gives for the whole clip, however it was split.
 pub struct AudioStream<D: Device> {
-    cache: FrameCache<D>,
+    /// From the chunk's first frames on.
+    cache: Option<FrameCache<D>>,
     /// Columns of the chunk from `first` on, column by column.
     columns: Vec<f32>,
     first: usize,
@@ -23,14 +24,10 @@ pub struct AudioStream<D: Device> {
     n_chunks: usize,
 }
 
-impl<D: Device> Audio<D> {
+impl<D: Device> Default for AudioStream<D> {
     /// The beginning of a clip.
-    ///
-    /// # Errors
-    /// [`LlamaError::Op`] if the size of its state overflows.
-    pub fn stream(&self, dev: &D) -> Result<AudioStream<D>, LlamaError> {
-        let cache = self.encoder.stream_cache(dev)?;
-        Ok(AudioStream { cache, columns: Vec::new(), first: 0, n_frames: 0, n_chunks: 0 })
+    fn default() -> Self {
+        Self { cache: None, columns: Vec::new(), first: 0, n_frames: 0, n_chunks: 0 }
     }
 }
 
@@ -38,6 +35,17 @@ impl<D: Device> AudioStream<D> {
     /// Columns that came so far.
     pub fn n_columns(&self, audio: &Audio<D>) -> usize {
         self.n_chunks * audio.encoder.chunk_columns() + self.in_chunk(audio)
+    }
+
+    /// Frames of the current chunk that were encoded.
+    pub fn n_frames(&self) -> usize {
+        self.n_frames
+    }
+
+    /// Bytes that it holds.
+    pub fn size_bytes(&self, audio: &Audio<D>) -> usize {
+        let cache = self.cache.as_ref().map_or(0, |cache| audio.encoder.cache_bytes(cache));
+        cache.saturating_add(size_of_val(self.columns.as_slice()))
     }
 
     /// Takes the clip's next columns, `[_, M]`, one after another, and returns the rows `[_, D]` that they complete.
@@ -63,7 +71,10 @@ impl<D: Device> AudioStream<D> {
             let (now, later) = rest.split_at(rest.len().min(room * n_mels));
             self.columns.extend_from_slice(now);
             rest = later;
-            self.encode_blocks(dev, audio, &mut rows, probe)?;
+            self.encode(dev, audio, self.n_complete(audio), &mut rows, probe)?;
+            if self.n_frames == audio.encoder.n_frames() {
+                *self = Self { n_chunks: self.n_chunks + 1, ..Self::default() };
+            }
         }
         Ok(rows)
     }
@@ -92,10 +103,15 @@ impl<D: Device> AudioStream<D> {
         let last_chunk = (n_valid - 1) / chunk * chunk;
         let n_kept = audio.frames(n_valid - last_chunk);
         let n_wanted = last_chunk + chunk.min(2 * n_kept + 1);
-        let mut rest = rest.to_vec();
-        rest.resize(n_wanted.saturating_sub(n_before) * n_mels, 0.0);
-        let mut rows = self.push(dev, audio, &rest, probe)?;
-        if self.n_chunks * chunk == last_chunk && self.n_frames < n_kept {
+        let (earlier, last) = rest.split_at(rest.len().min(last_chunk.saturating_sub(n_before) * n_mels));
+        let mut rows = self.push(dev, audio, earlier, probe)?;
+        // Of a clip that ended with its chunk nothing is left.
+        if self.n_chunks * chunk == last_chunk {
+            let n_missing = n_wanted - self.n_columns(audio);
+            if self.cache.is_none() {
+                self.cache = Some(audio.encoder.chunk_cache(dev)?);
+            }
+            self.columns.extend(last.iter().chain(std::iter::repeat(&0.0)).take(n_missing * n_mels));
             self.encode(dev, audio, n_kept, &mut rows, probe)?;
         }
         Ok(rows)
@@ -106,28 +122,14 @@ impl<D: Device> AudioStream<D> {
         self.first + self.columns.len() / audio.encoder.n_mels()
     }
 
-    /// Encodes every block whose columns are there; at a chunk's end the next one begins.
-    fn encode_blocks(
-        &mut self,
-        dev: &D,
-        audio: &Audio<D>,
-        rows: &mut Option<D::Tensor>,
-        probe: &mut impl Probe<D>,
-    ) -> Result<(), LlamaError> {
-        let (n_frames, chunk) = (audio.encoder.n_frames(), audio.encoder.chunk_columns());
-        while self.n_frames < n_frames {
-            let end = self.n_frames + audio.encoder.block();
-            // The last frame reads one column more, which the chunk's last frame does not have.
-            if self.in_chunk(audio) < chunk.min(2 * end + 1) {
-                return Ok(());
-            }
-            self.encode(dev, audio, end, rows, probe)?;
-        }
-        *self = Self { n_chunks: self.n_chunks + 1, ..audio.stream(dev)? };
-        Ok(())
+    /// Frames of the blocks whose columns are there. A block's last frame reads one column more than it has, but for the
+    /// last block of a chunk.
+    fn n_complete(&self, audio: &Audio<D>) -> usize {
+        let (n_frames, block, n_columns) = (audio.encoder.n_frames(), audio.encoder.block(), self.in_chunk(audio));
+        if n_columns == 2 * n_frames { n_frames } else { n_columns.saturating_sub(1) / 2 / block * block }
     }
 
-    /// Encodes the chunk's frames up to `end` and appends their rows.
+    /// Encodes the chunk's frames up to `end`, if there are such, and appends their rows.
     fn encode(
         &mut self,
         dev: &D,
@@ -136,8 +138,17 @@ impl<D: Device> AudioStream<D> {
         rows: &mut Option<D::Tensor>,
         probe: &mut impl Probe<D>,
     ) -> Result<(), LlamaError> {
+        if end <= self.n_frames {
+            return Ok(());
+        }
         let columns = Columns { first: self.first, values: &self.columns };
-        let frames = audio.encoder.encode(dev, &mut self.cache, &columns, self.n_frames..end, probe)?;
+        let encoder = &audio.encoder;
+        let cache = match &mut self.cache {
+            Some(cache) => cache,
+            none if end == encoder.n_frames() => none.insert(encoder.chunk_cache(dev)?),
+            none => none.insert(encoder.stream_cache(dev)?),
+        };
+        let frames = encoder.encode(dev, cache, &columns, self.n_frames..end, probe)?;
         let new = audio.projector.forward(dev, frames)?;
         probe.see(dev, Site::AudioRows, &new);
         *rows = Some(match rows.take() {

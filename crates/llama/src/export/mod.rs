@@ -42,6 +42,9 @@ impl Export {
         if let Kind::Gguf(metadata) = &checkpoint.kind {
             return Self::again(checkpoint, metadata, recipe);
         }
+        // Readers of such files know Whisper-type encoders with stacked frames, but no key says which frames count, what
+        // the features are held against, where blocks end, or which tokens stand around a clip: what was read back would
+        // be another model.
         if checkpoint.config.audio.is_some() {
             let what = "the audio encoder and its projector have no place in a GGUF file";
             let way = "remove audio_config from config.json to write the rest of the model";

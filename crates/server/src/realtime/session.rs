@@ -1,15 +1,18 @@
 //! One session: what was said so far, what is being said, the answer being made.
 
 use axum::extract::ws::{CloseFrame, Message as Frame, WebSocket, close_code};
-use engine::media::audio::{AudioFormat, Change, Gate, Pcm16Stream, RATE_HZ};
+use engine::media::Media;
+use engine::media::audio::{AudioError, Change, RATE_HZ, Sound};
 use engine::service::{Event, Finish};
 use serde_json::{Value, json};
 use tokenizer::{Message, Part, Role};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::ear::Ear;
 use super::events::{self, Told, event};
+use super::item::Item;
 use super::settings::{SessionSettings, asked};
 use crate::answer::{Answers, Keeps};
 use crate::app::{App, Phase};
@@ -19,14 +22,14 @@ use crate::error::{Code, Error};
 use crate::id;
 use crate::image;
 use crate::keys::Caller;
-use crate::prompt::{Conversation, Kind, Medium, Source};
+use crate::prompt::{Conversation, Kind, Medium, prepare};
 use crate::settings::Asked;
 use crate::tools::{Hearing, Piece};
 use crate::wire::Whole;
 use crate::work::{Next, Work};
 
-/// Bytes of a sample.
-const SAMPLE_BYTES: usize = 2;
+/// Bytes of a sample as it comes, and in memory.
+const SAMPLE_BYTES: [usize; 2] = [size_of::<i16>(), size_of::<f32>()];
 
 /// Whether the session goes on.
 enum Flow {
@@ -48,19 +51,19 @@ struct Session {
     id: String,
     settings: SessionSettings,
     messages: Vec<Message>,
+    /// Ready, each made once for all answers, and the memory that they take.
     media: Vec<Medium>,
-    /// Bytes of all clips, those being said included.
+    memory: Option<OwnedSemaphorePermit>,
+    /// Bytes of all clips and images as they came, those of what is being said included.
     n_bytes: usize,
-    /// What is being said, and which sample it begins with.
-    buffer: Vec<u8>,
-    begin: usize,
-    /// What listens for the end of it.
-    ear: Option<(Gate, Pcm16Stream)>,
+    /// What hears what is being said, and its memory.
+    ear: Option<Ear>,
+    heard: Option<OwnedSemaphorePermit>,
     /// The item that it becomes.
     item: String,
     last_item: Option<String>,
     active: Option<Active>,
-    /// Chunks of what is being said that were computed ahead of the answer, and the task that does it.
+    /// Pieces of what is being said that were computed ahead of the answer, and the task that does it.
     n_ahead: usize,
     ahead: Option<JoinHandle<()>>,
 }
@@ -75,10 +78,10 @@ pub async fn run(mut socket: WebSocket, app: App, caller: Caller, alive: Option<
         settings: SessionSettings::default(),
         messages: Vec::new(),
         media: Vec::new(),
+        memory: None,
         n_bytes: 0,
-        buffer: Vec::new(),
-        begin: 0,
         ear: None,
+        heard: None,
         item: id::fresh("item_"),
         last_item: None,
         active: None,
@@ -181,16 +184,15 @@ impl Session {
             "input_audio_buffer.append" => {
                 let data = value.get("audio").and_then(Value::as_str).ok_or_else(|| Error::missing("audio"))?;
                 let bytes = image::base64(data, "audio")?;
-                self.append(&bytes).await
+                self.append(bytes).await
             }
-            "input_audio_buffer.commit" => self.commit(),
+            "input_audio_buffer.commit" => self.commit().await,
             "input_audio_buffer.clear" => {
-                self.n_bytes -= self.buffer.len();
-                self.buffer.clear();
-                self.listen()?;
+                self.n_bytes -= self.said_bytes();
+                (self.ear, self.heard, self.n_ahead) = (None, None, 0);
                 Ok(vec![event("input_audio_buffer.cleared", json!({}))])
             }
-            "conversation.item.create" => self.item(value.get("item").ok_or_else(|| Error::missing("item"))?),
+            "conversation.item.create" => self.item(value.get("item").ok_or_else(|| Error::missing("item"))?).await,
             "response.create" => self.respond(value.get("response")).await,
             "response.cancel" => match self.active.take() {
                 Some(active) => {
@@ -210,89 +212,126 @@ impl Session {
         }
     }
 
-    /// Begins to listen, from a buffer that is empty or as long as it is.
+    /// Listens as the settings say.
     fn listen(&mut self) -> Result<(), Error> {
-        self.begin = 0;
-        self.ear = match self.settings.turns {
-            None => None,
-            Some(turns) => {
-                let stream = Pcm16Stream::new(self.settings.rate_hz, &self.app.limits().engine);
-                let stream = stream.map_err(|error| audio::refused("session.audio.input.format.rate", &error))?;
-                Some((Gate::new(turns.gate), stream))
-            }
+        let Some(clips) = &self.app.model().clips else { return Ok(()) };
+        let tuned = match &mut self.ear {
+            Some(ear) => ear.tune(&self.settings),
+            None => Ear::new(&self.settings, clips, &self.app.limits().engine).map(|ear| self.ear = Some(ear)),
         };
-        Ok(())
+        tuned.map_err(|error| audio::refused("session.audio.input.format.rate", &error))
     }
 
-    async fn append(&mut self, bytes: &[u8]) -> Result<Vec<Value>, Error> {
-        if self.app.model().clips.is_none() {
-            return Err(audio::not_supported("audio"));
-        }
+    async fn append(&mut self, bytes: Vec<u8>) -> Result<Vec<Value>, Error> {
+        let Some(clips) = self.app.model().clips.clone() else { return Err(audio::not_supported("audio")) };
         let limit = self.app.limits().engine.audio_bytes;
         if self.n_bytes.saturating_add(bytes.len()) > limit {
             let why = format!("makes more than {limit} bytes of audio in one session; begin another");
             return Err(Error::Field { param: "audio".into(), why, code: Code::Audio("audio_too_large") });
         }
-        self.buffer.extend_from_slice(bytes);
-        self.n_bytes += bytes.len();
-        if let Err(error) = self.compute_ahead().await {
+        if self.ear.is_none() {
+            self.listen()?;
+        }
+        let before = self.said_bytes();
+        // Samples, or the features that they become.
+        let n_new = bytes.len() / SAMPLE_BYTES[0] * RATE_HZ as usize / self.settings.rate_hz as usize + 1;
+        let n_samples = self.n_samples() + n_new;
+        self.hold(n_samples)?;
+        let n_ahead = self.n_ahead;
+        let wanted = clips.n_certain(n_samples) > n_ahead && !self.is_busy();
+        let ahead = if wanted { self.memory_for(n_samples).ok() } else { None };
+        let wanted = ahead.is_some();
+        let mut ear = self.ear.take().ok_or_else(Error::internal)?;
+        let hear = move || {
+            let changes = ear.push(&bytes);
+            let begun = if wanted { ear.begun(n_ahead) } else { None };
+            (ear, changes, begun)
+        };
+        let (ear, changes, begun) = self.app.pool().run(hear).await?;
+        self.ear = Some(ear);
+        let changes = changes.map_err(|error| audio::refused("audio", &error));
+        self.n_bytes = self.n_bytes - before + self.said_bytes();
+        self.hold(self.n_samples())?;
+        if let Some((sound, n_pieces)) = begun
+            && let Err(error) = self.compute_ahead(sound, n_pieces, ahead).await
+        {
             // The answer will say so, if it is still so.
             tracing::debug!(?error, "nothing is computed ahead");
         }
-        let Some((gate, stream)) = &mut self.ear else { return Ok(Vec::new()) };
-        let samples = stream.push(bytes);
-        let changes = gate.push(&samples);
         let mut told = Vec::new();
-        for change in changes {
+        for change in changes? {
+            let ms = |at: usize| at as u64 * 1000 / u64::from(RATE_HZ);
             match change {
                 Change::Began(at) => {
-                    self.forget_until(at);
-                    let ms = at as u64 * 1000 / u64::from(RATE_HZ);
-                    let fields = json!({"audio_start_ms": ms, "item_id": self.item});
+                    let fields = json!({"audio_start_ms": ms(at), "item_id": self.item});
                     told.push(event("input_audio_buffer.speech_started", fields));
                 }
                 Change::Ended(at) => {
-                    let ms = at as u64 * 1000 / u64::from(RATE_HZ);
-                    let fields = json!({"audio_end_ms": ms, "item_id": self.item});
+                    let fields = json!({"audio_end_ms": ms(at), "item_id": self.item});
                     told.push(event("input_audio_buffer.speech_stopped", fields));
-                    told.extend(self.commit()?);
+                    told.extend(self.commit().await?);
                     if self.settings.turns.is_some_and(|turns| turns.creates_response) && self.active.is_none() {
                         told.extend(self.respond(None).await?);
                     }
                 }
             }
         }
-        if let (Some((gate, _)), Some(turns)) = (&self.ear, self.settings.turns)
-            && !gate.is_speech()
-        {
-            // What may yet belong to speech that begins: its padding, and as much as it takes to notice it.
-            let kept = (turns.gate.padding_ms as usize + 500) * RATE_HZ as usize / 1000;
-            let heard = self.begin + self.samples_16k();
-            self.forget_until(heard.saturating_sub(kept));
-        }
         Ok(told)
     }
 
-    /// Has the full chunks of what is being said encoded and computed, so that an answer waits only for the rest.
-    async fn compute_ahead(&mut self) -> Result<(), Error> {
-        let Some(clips) = &self.app.model().clips else { return Ok(()) };
-        let n_full = clips.n_certain(self.samples_16k());
-        let is_busy = self.active.is_some() || self.ahead.as_ref().is_some_and(|task| !task.is_finished());
-        if n_full <= self.n_ahead || is_busy {
-            return Ok(());
+    /// Samples at 16 kHz of what is being said.
+    fn n_samples(&self) -> usize {
+        self.ear.as_ref().map_or(0, Ear::n_samples)
+    }
+
+    /// Its bytes, as 16-bit samples.
+    fn said_bytes(&self) -> usize {
+        SAMPLE_BYTES[0] * self.n_samples()
+    }
+
+    /// Holds the memory of so many samples that are being said, no more and no less.
+    fn hold(&mut self, n_samples: usize) -> Result<(), Error> {
+        let wanted = self.app.pool().media_units(SAMPLE_BYTES[1].saturating_mul(n_samples));
+        let held = self.heard.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        if wanted > held {
+            let more = self.app.media_memory((wanted - held) << 10, "what is being said needs")?;
+            merge(&mut self.heard, Some(more));
+        } else if let Some(permit) = &mut self.heard {
+            drop(permit.split(held - wanted));
         }
-        self.n_ahead = n_full;
+        Ok(())
+    }
+
+    /// Memory for the features of a clip of so many samples.
+    fn memory_for(&self, n_samples: usize) -> Result<OwnedSemaphorePermit, Error> {
+        let size_bytes = self.app.model().clips.as_ref().map_or(0, |clips| clips.feature_bytes(n_samples as u64));
+        self.app.media_memory(size_bytes, "the clip needs")
+    }
+
+    /// Whether something is being made already.
+    fn is_busy(&self) -> bool {
+        self.active.is_some() || self.ahead.as_ref().is_some_and(|task| !task.is_finished())
+    }
+
+    /// Has what is certain of what is being said encoded and computed, so that an answer waits only for the rest.
+    async fn compute_ahead(
+        &mut self,
+        sound: Sound,
+        n_pieces: usize,
+        memory: Option<OwnedSemaphorePermit>,
+    ) -> Result<(), Error> {
+        self.n_ahead = n_pieces;
         let mut messages = self.asked_messages(&self.settings);
         messages.push(Message::new(Role::User, vec![Part::Audio]));
         let mut media = self.media.clone();
-        let kind = Kind::Begun(AudioFormat::Pcm16 { rate_hz: self.settings.rate_hz });
-        media.push(Medium { field: "audio".into(), source: Source::Bytes(self.buffer.clone()), kind });
+        media.push(Medium { field: "audio".into(), kind: Kind::Ready(Media::Audio(sound)) });
         let conversation = Conversation { messages, media, ..Conversation::default() };
         let mut prompt = conversation.prompt("conversation", &self.app).await?;
         // What stands behind the clip is not certain.
         let end = prompt.pieces.iter().rposition(|piece| matches!(piece, tokenizer::Piece::Media(_)));
         prompt.pieces.truncate(end.map_or(0, |end| end + 1));
         prompt.n_positions = self.app.model().handle.n_positions(&prompt.pieces, &prompt.media);
+        prompt.memory = memory;
         let nothing = Asked { max_tokens: ("max_output_tokens", Some(Whole::Is(0))), ..Asked::default() };
         let job = nothing.check(&self.app)?.job(&prompt, self.caller, &self.app)?;
         let work = Work::answer(&self.app, job, prompt)?;
@@ -301,36 +340,34 @@ impl Session {
         Ok(())
     }
 
-    /// Samples at 16 kHz that the buffer comes to.
-    fn samples_16k(&self) -> usize {
-        (self.buffer.len() / SAMPLE_BYTES) * RATE_HZ as usize / self.settings.rate_hz as usize
-    }
-
-    /// Lets go of what was said before the sample `at`, counted at 16 kHz.
-    fn forget_until(&mut self, at: usize) {
-        let n = at.saturating_sub(self.begin);
-        let n_bytes = n * self.settings.rate_hz as usize / RATE_HZ as usize * SAMPLE_BYTES;
-        let n_bytes = n_bytes.min(self.buffer.len() / SAMPLE_BYTES * SAMPLE_BYTES);
-        self.buffer.drain(..n_bytes);
-        self.n_bytes -= n_bytes;
-        self.begin += n_bytes / SAMPLE_BYTES * RATE_HZ as usize / self.settings.rate_hz as usize;
-    }
-
     /// Makes a message of what was said.
-    fn commit(&mut self) -> Result<Vec<Value>, Error> {
-        if self.buffer.len() < SAMPLE_BYTES {
-            let why = "holds no samples; append audio first".into();
-            return Err(Error::Field { param: "input_audio_buffer".into(), why, code: Code::Audio("audio_empty") });
-        }
-        self.n_ahead = 0;
-        let mut bytes = std::mem::take(&mut self.buffer);
-        // Half a sample says nothing.
-        self.n_bytes -= bytes.len() % SAMPLE_BYTES;
-        bytes.truncate(bytes.len() / SAMPLE_BYTES * SAMPLE_BYTES);
-        self.begin += bytes.len() / SAMPLE_BYTES * RATE_HZ as usize / self.settings.rate_hz as usize;
-        let kind = Kind::Audio(Some(AudioFormat::Pcm16 { rate_hz: self.settings.rate_hz }));
+    async fn commit(&mut self) -> Result<Vec<Value>, Error> {
+        let refused = |error: AudioError| match error {
+            AudioError::Empty => {
+                let why = "holds no samples; append audio first".into();
+                Error::Field { param: "input_audio_buffer".into(), why, code: Code::Audio("audio_empty") }
+            }
+            error => audio::refused("input_audio_buffer", &error),
+        };
+        let memory = self.memory_for(self.n_samples() + RATE_HZ as usize / 100)?;
+        let mut ear = self.ear.take().ok_or_else(|| refused(AudioError::Empty))?;
+        let before = SAMPLE_BYTES[0] * ear.n_samples();
+        let (ear, sound) = self
+            .app
+            .pool()
+            .run(move || {
+                let sound = ear.commit();
+                (ear, sound)
+            })
+            .await?;
+        self.ear = Some(ear);
+        self.n_bytes -= before;
+        let sound = sound.map_err(refused)?;
+        self.n_bytes += SAMPLE_BYTES[0] * sound.n_samples();
+        (self.n_ahead, self.heard) = (0, None);
+        merge(&mut self.memory, Some(memory));
         let field = format!("conversation.item.{}", self.item);
-        self.media.push(Medium { field, source: Source::Bytes(bytes), kind });
+        self.media.push(Medium { field, kind: Kind::Ready(Media::Audio(sound)) });
         self.messages.push(Message::new(Role::User, vec![Part::Audio]));
         let item = std::mem::replace(&mut self.item, id::fresh("item_"));
         let fields = json!({"item_id": item, "previous_item_id": self.last_item});
@@ -348,64 +385,24 @@ impl Session {
     }
 
     /// Adds a message that the client wrote.
-    fn item(&mut self, item: &Value) -> Result<Vec<Value>, Error> {
-        if item.get("type").is_some_and(|kind| kind != "message") {
-            return Err(Error::unsupported("item.type", "must be message"));
-        }
+    async fn item(&mut self, item: &Value) -> Result<Vec<Value>, Error> {
         let limits = self.app.limits();
         if self.messages.len() >= limits.messages {
             return Err(Error::field("item", format!("is one message too many; the limit is {}", limits.messages)));
         }
-        let (role, name) = match item.get("role").and_then(Value::as_str) {
-            Some("user") => (Role::User, "user"),
-            Some("assistant") => (Role::Assistant, "assistant"),
-            Some("system") => (Role::System, "system"),
-            _ => return Err(Error::field("item.role", "must be user, assistant or system")),
-        };
-        let parts = item.get("content").and_then(Value::as_array).ok_or_else(|| Error::missing("item.content"))?;
-        let (mut content, mut media, mut n_bytes) = (Vec::new(), Vec::new(), 0);
-        for (index, part) in parts.iter().enumerate() {
-            let field = format!("item.content[{index}]");
-            match part.get("type").and_then(Value::as_str) {
-                Some("input_text" | "output_text" | "text") => {
-                    let text = part.get("text").and_then(Value::as_str);
-                    content.push(Part::Text(text.ok_or_else(|| Error::missing(format!("{field}.text")))?.to_owned()));
-                }
-                Some("input_audio") => {
-                    let data = part.get("audio").and_then(Value::as_str);
-                    let bytes = image::base64(
-                        data.ok_or_else(|| Error::missing(format!("{field}.audio")))?,
-                        &format!("{field}.audio"),
-                    )?;
-                    n_bytes += bytes.len();
-                    let kind = Kind::Audio(Some(AudioFormat::Pcm16 { rate_hz: self.settings.rate_hz }));
-                    media.push(Medium { field, source: Source::Bytes(bytes), kind });
-                    content.push(Part::Audio);
-                }
-                Some("input_image") => {
-                    let url = part.get("image_url").and_then(Value::as_str);
-                    let name = format!("{field}.image_url");
-                    let source = image::source(url.ok_or_else(|| Error::missing(name.clone()))?, &name)?;
-                    n_bytes += if let Source::Bytes(bytes) = &source { bytes.len() } else { 0 };
-                    let kind = Kind::Image(image::detail(part.get("detail").and_then(Value::as_str), &field)?);
-                    media.push(Medium { field: name, source, kind });
-                    content.push(Part::Image);
-                }
-                _ => {
-                    return Err(Error::field(
-                        format!("{field}.type"),
-                        "must be input_text, input_audio or input_image",
-                    ));
-                }
-            }
-        }
+        let Item { role, content, media, n_bytes } = Item::read(item, self.settings.rate_hz)?;
         let limit = limits.engine.audio_bytes;
         if self.n_bytes.saturating_add(n_bytes) > limit {
             return Err(Error::field("item", format!("makes more than {limit} bytes in one session; begin another")));
         }
+        let fields: Vec<String> = media.iter().map(|medium| medium.field.clone()).collect();
+        let (media, memory) = prepare(media, &self.app).await?;
+        merge(&mut self.memory, memory);
         self.n_bytes += n_bytes;
-        self.media.extend(media);
+        let ready = |(field, media)| Medium { field, kind: Kind::Ready(media) };
+        self.media.extend(fields.into_iter().zip(media).map(ready));
         self.messages.push(Message::new(role, content));
+        let name = item.get("role").and_then(Value::as_str).unwrap_or_default();
         let id = item.get("id").and_then(Value::as_str).map_or_else(|| id::fresh("item_"), str::to_owned);
         Ok(vec![self.added(id, item.get("content").cloned().unwrap_or_default(), name)])
     }
@@ -467,6 +464,14 @@ impl Session {
             }
         };
         self.send_all(socket, values).await
+    }
+}
+
+fn merge(held: &mut Option<OwnedSemaphorePermit>, more: Option<OwnedSemaphorePermit>) {
+    match (held, more) {
+        (Some(held), Some(more)) => held.merge(more),
+        (held @ None, more) => *held = more,
+        (Some(_), None) => {}
     }
 }
 

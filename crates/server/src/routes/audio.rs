@@ -303,10 +303,10 @@ async fn answer(app: &App, caller: Caller, request_id: RequestId, mut wanted: Wa
     let asked = Asked { temperature: wanted.temperature.or(Some(Real(0.0))), ..Asked::default() };
     let settings = asked.check(app)?;
     let text = Part::Text(wanted.instruction());
-    let (source, kind) = (Source::Bytes(std::mem::take(&mut wanted.bytes)), Kind::Audio(None));
+    let kind = Kind::Clip(Source::Bytes(std::mem::take(&mut wanted.bytes)), None);
     let conversation = Conversation {
         messages: vec![Message::new(Role::User, vec![Part::Audio, text])],
-        media: vec![Medium { field: "file".into(), source, kind }],
+        media: vec![Medium { field: "file".into(), kind }],
         ..Conversation::default()
     };
     let prompt = conversation.prompt("file", app).await?;

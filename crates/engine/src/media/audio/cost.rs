@@ -2,16 +2,7 @@
 
 use std::num::NonZero;
 
-use super::mel::HOP;
-
-/// Which encoder frames become tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PaddingMode {
-    /// Those that hold audio.
-    Valid,
-    /// All of a chunk, silence included.
-    Chunk,
-}
+use super::{HOP, PaddingMode};
 
 /// What of a model decides how many tokens a clip becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +13,9 @@ pub struct AudioShape {
     pub stack: NonZero<u64>,
     /// Which encoder frames count.
     pub padding: PaddingMode,
+    /// Encoder frames of a block, if none sees a later block: then what is being said is computed block by block. A divisor
+    /// of a chunk's frames and a multiple of `stack`.
+    pub block: Option<NonZero<u64>>,
 }
 
 /// Frames and tokens of a chunk or of a whole clip.
@@ -65,7 +59,7 @@ impl AudioShape {
     }
 
     /// What a chunk with `mel_frames` of at least one costs.
-    fn chunk(&self, mel_frames: u64) -> AudioCost {
+    pub(super) fn chunk(&self, mel_frames: u64) -> AudioCost {
         let encoder_frames = match self.padding {
             PaddingMode::Valid => mel_frames.div_ceil(2),
             PaddingMode::Chunk => self.chunk_frames.get().div_ceil(2),

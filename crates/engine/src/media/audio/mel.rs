@@ -4,10 +4,9 @@
 
 use super::fft::{BINS, Fft, LANES, LEN, Lanes, Scratch};
 use super::math::{cos_pi, exp, ln, log10_each};
+use super::{HOP, PadTo};
 use crate::limits::Limits;
 
-/// Samples from one frame to the next.
-pub const HOP: usize = 160;
 /// Samples on either side of a frame's middle.
 pub(super) const REACH: usize = LEN / 2;
 /// The highest frequency of a filter, half the rate.
@@ -15,15 +14,6 @@ const TOP_HZ: f64 = 8000.0;
 /// What energy is at least, so that it has a logarithm, and that.
 const FLOOR: f64 = 1e-10;
 pub(super) const FLOOR_LOG: f32 = -10.0;
-
-/// To what length a clip is padded with zeros before it is transformed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PadTo {
-    /// To whole chunks.
-    Chunk,
-    /// To whole frames, and at least two.
-    Hop,
-}
 
 /// What features are made of; [`LogMel::parse`] checks it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,6 +32,17 @@ impl Default for MelSettings {
     /// 128 bins, chunks of 30 s, the clip's own maximum, padded to chunks.
     fn default() -> Self {
         Self { n_mels: 128, chunk_frames: 3000, log_mel_max: None, pad_to: PadTo::Chunk }
+    }
+}
+
+impl MelSettings {
+    /// The value of columns that a clip does not have; `silence` is that of a frame of zeros. Padded to the hop, frames end
+    /// with the clip, and what does not exist is 0.
+    pub(super) fn absent(&self, silence: f32) -> f32 {
+        match self.pad_to {
+            PadTo::Chunk => silence,
+            PadTo::Hop => 0.0,
+        }
     }
 }
 
@@ -127,20 +128,23 @@ impl LogMel {
     pub fn features(&self, samples: &[f32]) -> Features {
         let lengths = Lengths::of(samples.len(), &self.settings);
         let (n_mels, n_frames) = (self.settings.n_mels, lengths.n_frames);
-        let mut values = vec![FLOOR_LOG; n_mels * n_frames];
+        let chunk_frames = self.settings.chunk_frames;
+        let chunk = |begin| vec![FLOOR_LOG; n_mels * chunk_frames.min(n_frames - begin)];
+        let mut chunks: Vec<Vec<f32>> = (0..n_frames).step_by(chunk_frames).map(chunk).collect();
         let mut work = Work::new();
         let signal = Signal { samples, first: 0, padded_len: lengths.padded_len };
         for begin in (0..n_frames).step_by(LANES) {
-            let n = LANES.min(n_frames - begin);
             self.logs(&signal, begin, &mut work, |mel, logs| {
-                values[mel * n_frames + begin..][..n].copy_from_slice(&logs[..n]);
+                for (t, log) in (begin..n_frames).zip(logs) {
+                    chunks[t / chunk_frames][t % chunk_frames * n_mels + mel] = log;
+                }
             });
         }
-        let top = self.settings.log_mel_max.unwrap_or_else(|| values.iter().copied().fold(FLOOR_LOG, f32::max));
-        let scale = Scale { top };
-        values.iter_mut().for_each(|log| *log = scale.apply(*log));
+        let all = || chunks.iter().flatten().copied();
+        let scale = Scale { top: self.settings.log_mel_max.unwrap_or_else(|| all().fold(FLOOR_LOG, f32::max)) };
+        chunks.iter_mut().flatten().for_each(|log| *log = scale.apply(*log));
         let silence = scale.apply(FLOOR_LOG);
-        Features { settings: self.settings, values, n_frames, n_valid: lengths.n_valid, silence }
+        Features { settings: self.settings, chunks, n_frames, n_valid: lengths.n_valid, silence }
     }
 
     /// Logarithms of the [`LANES`] frames from `frame` on, handed out bin by bin. Frames that do not exist are nonsense.
@@ -263,7 +267,8 @@ impl Lengths {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Features {
     settings: MelSettings,
-    values: Vec<f32>,
+    /// Chunk by chunk, column by column: `[_, M]`.
+    chunks: Vec<Vec<f32>>,
     n_frames: usize,
     n_valid: usize,
     silence: f32,
@@ -271,8 +276,15 @@ pub struct Features {
 
 impl Features {
     /// `[M, n_frames]`; all frames behind them are [`Features::silence`].
-    pub fn values(&self) -> &[f32] {
-        &self.values
+    pub fn values(&self) -> Vec<f32> {
+        let n_mels = self.settings.n_mels;
+        let columns = || self.chunks.iter().flat_map(|chunk| chunk.chunks_exact(n_mels));
+        (0..n_mels).flat_map(|mel| columns().map(move |column| column[mel])).collect()
+    }
+
+    /// The columns of each chunk, `[_, M]`: all of them, but for the last chunk those up to [`n_frames`](Self::n_frames).
+    pub(super) fn into_columns(self) -> Vec<Vec<f32>> {
+        self.chunks
     }
 
     /// Frames of [`Features::values`]: the valid ones and up to two more.
@@ -297,19 +309,13 @@ impl Features {
 
     /// The chunk of this number, from 0; `None` behind the last.
     pub fn chunk(&self, index: usize) -> Option<MelChunk> {
-        let chunk_frames = self.settings.chunk_frames;
-        let begin = index.checked_mul(chunk_frames).filter(|begin| *begin < self.n_valid)?;
-        let n_copied = chunk_frames.min(self.n_frames - begin);
-        // Padded to the hop, frames end with the clip, and what does not exist is 0.
-        let absent = match self.settings.pad_to {
-            PadTo::Chunk => self.silence,
-            PadTo::Hop => 0.0,
-        };
-        let mut values = vec![absent; self.settings.n_mels * chunk_frames];
-        for (to, from) in values.chunks_exact_mut(chunk_frames).zip(self.values.chunks_exact(self.n_frames)) {
-            to[..n_copied].copy_from_slice(&from[begin..begin + n_copied]);
+        let (n_mels, chunk_frames) = (self.settings.n_mels, self.settings.chunk_frames);
+        let columns = self.chunks.get(index)?;
+        let mut values = vec![self.settings.absent(self.silence); n_mels * chunk_frames];
+        for (t, column) in columns.chunks_exact(n_mels).enumerate() {
+            column.iter().enumerate().for_each(|(mel, value)| values[mel * chunk_frames + t] = *value);
         }
-        Some(MelChunk { values, n_valid: chunk_frames.min(self.n_valid - begin) })
+        Some(MelChunk { values, n_valid: chunk_frames.min(self.n_valid - index * chunk_frames) })
     }
 }
 

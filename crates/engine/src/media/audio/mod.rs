@@ -1,8 +1,9 @@
 //! From the bytes of an audio file, or a stream of samples, to what the audio tower takes.
 //!
-//! [`decode`] → [`Clip`], mono at 16 kHz → [`ClipConfig::sound`] → [`Sound`], whose [`Features::chunks`] the tower takes. Audio that comes in pieces goes
-//! through a [`Pcm16Stream`] and then a [`MelStream`], or a [`ClipBuffer`] where features depend on the whole clip. How many
-//! tokens a clip becomes is a function of its length: [`AudioShape::clip`].
+//! [`decode`] → [`Clip`], mono at 16 kHz → [`ClipConfig::sound`] → [`Sound`], whose [`chunks`](Sound::chunks) the tower takes.
+//! Audio that comes in pieces goes through a [`Pcm16Stream`] and then a [`Listener`], which is a [`MelStream`], or a
+//! [`ClipBuffer`] where features depend on the whole clip. How many tokens a clip becomes is a function of its length:
+//! [`AudioShape::clip`].
 
 mod clip;
 mod compressed;
@@ -10,6 +11,7 @@ mod cost;
 mod error;
 mod fft;
 mod gate;
+mod listener;
 mod math;
 mod mel;
 mod mp4;
@@ -21,13 +23,15 @@ mod stream;
 mod wav;
 
 pub use clip::{AudioInfo, Clip, check_count, decode, probe};
-pub use cost::{AudioCost, AudioShape, PaddingMode};
+pub use cost::{AudioCost, AudioShape};
 pub use error::{AudioError, AudioErrorKind, AudioFormat};
 pub use gate::{Change, Gate, GateSettings};
-pub use mel::{Features, HOP, LogMel, MelChunk, MelError, MelSettings, PadTo};
+pub use listener::Listener;
+pub use llama::{HOP, PadTo, PaddingMode};
+pub use mel::{Features, LogMel, MelChunk, MelError, MelSettings};
 pub use resample::Resampler;
-pub use sound::{ClipConfig, Sound};
+pub use sound::{ClipConfig, Sound, SoundChunk};
 pub use stream::{ClipBuffer, Columns, Committed, MelStream, Pcm16Stream};
 
 /// Samples a second that features are made of.
-pub const RATE_HZ: u32 = 16_000;
+pub const RATE_HZ: u32 = llama::SAMPLE_RATE as u32;

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::fft::LANES;
-use super::mel::{FLOOR_LOG, HOP, Lengths, LogMel, REACH, Scale, Signal, Work};
+use super::mel::{FLOOR_LOG, Lengths, LogMel, REACH, Scale, Signal, Work};
 use super::sink::{Sink, Terms};
-use super::{AudioError, Features, MelError, RATE_HZ, Resampler};
+use super::sound::complete_columns;
+use super::{AudioError, Features, HOP, MelError, RATE_HZ, Resampler};
 use crate::limits::Limits;
 
 /// Mono, little-endian, signed 16-bit samples at any allowed rate, in pieces of any number of bytes, to samples at 16 kHz.
@@ -118,10 +119,7 @@ impl MelStream {
     pub fn push(&mut self, samples: &[f32]) -> Result<Columns, AudioError> {
         check_length(self.n_samples(), samples.len(), self.limit_seconds)?;
         self.held.extend_from_slice(samples);
-        // The window of column t ends before 160 t + 200; that of column 0 is mirrored and needs one sample more.
-        let n_samples = self.n_samples();
-        let n_complete = if n_samples > REACH { (n_samples - REACH) / HOP + 1 } else { 0 };
-        let columns = self.columns(n_complete, usize::MAX);
+        let columns = self.columns(complete_columns(self.n_samples()), usize::MAX);
         let needed = (self.next * HOP).saturating_sub(REACH);
         let n_done = needed.saturating_sub(self.first_held).min(self.held.len());
         self.held.drain(..n_done);
@@ -176,6 +174,11 @@ impl ClipBuffer {
     /// An empty buffer.
     pub fn new(limits: &Limits) -> Self {
         Self { limit_seconds: limits.audio_seconds, samples: Vec::new() }
+    }
+
+    /// What waits.
+    pub fn samples(&self) -> &[f32] {
+        &self.samples
     }
 
     /// Takes the next samples at 16 kHz.

@@ -1,0 +1,310 @@
+//! Products of two matrices of activations, as training needs them: forwards, and backwards for either operand.
+//!
+//! Both operands are packed as the kernel of [`dense`](crate::dense) reads them, the one as a linear map's weights, the
+//! other as its rows; whatever their strides are, the kernel is the same.
+//!
+//! Letters: M rows of the result, N its columns, K what is summed over.
+
+use std::ops::Range;
+
+use tensor::OpError;
+
+use crate::Cpu;
+use crate::aligned::LINE;
+use crate::kernels::{Dense, Kernels, Lanes, ROWS, RowGroups};
+use crate::linear::DENSE_ROWS;
+use crate::pool::{Disjoint, Pool};
+
+/// Row groups that a unit of work multiplies with up to [`DENSE_ROWS`] rows.
+const GROUPS: usize = 4;
+/// Multiply-adds below which another thread is not worth its wake-up.
+const GRAIN: usize = 1 << 15;
+/// Units that a thread has at least, where there is enough to share out.
+const UNITS: usize = 4;
+
+/// A matrix whose rows and columns lie anywhere: element (i, c) is `values[i · row + c · column]`.
+///
+/// `[rows, columns]` row by row has `row: columns, column: 1`; its transpose is the same with the two exchanged.
+#[derive(Debug, Clone, Copy)]
+pub struct Strided<'a> {
+    /// The numbers.
+    pub values: &'a [f32],
+    /// How far a row's beginning is from the one before.
+    pub row: usize,
+    /// How far two neighbours in a row are apart.
+    pub column: usize,
+}
+
+/// What becomes of what stands where a result goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Write {
+    /// The result takes its place.
+    Set,
+    /// The result is added to it.
+    Add,
+}
+
+/// One product of [`Cpu::products`].
+#[derive(Debug)]
+pub struct Product<'a> {
+    /// `[M, N]`, row by row.
+    pub out: &'a mut [f32],
+    /// M, N and K.
+    pub shape: [usize; 3],
+    /// `[M, K]`.
+    pub a: Strided<'a>,
+    /// `[N, K]`.
+    pub b: Strided<'a>,
+    /// What becomes of what is in `out`.
+    pub write: Write,
+}
+
+impl Cpu {
+    /// `out[i][j]` is set to, or has added to it, the sum over c of `a[i, c] · b[j, c]`.
+    ///
+    /// `shape` is M, N and K: `out` is `[M, N]` row by row, `a` `[M, K]`, `b` `[N, K]`. The sum has the order of
+    /// additions of [`Device::linear`](tensor::Device::linear): chains of 16 fused multiply-adds from 0, and the chains'
+    /// sums one after another from 0. Only then is it added. Bits depend neither on strides nor on threads.
+    ///
+    /// Rows `x [T, K]` through weights `w [N, K]`: `a` is x, `b` is w. Its gradients, from `g [T, N]`: for x, `a` is g and
+    /// `b` the transpose of w; for w, `a` is the transpose of g and `b` that of x.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if `out` is not M times N long or an operand's last element lies outside of its values.
+    pub fn product(
+        &self,
+        out: &mut [f32],
+        shape: [usize; 3],
+        a: Strided<'_>,
+        b: Strided<'_>,
+        write: Write,
+    ) -> Result<(), OpError> {
+        self.products(&mut [Product { out, shape, a, b, write }])
+    }
+
+    /// Every one of `products` as [`product`](Self::product) does it, all of them shared out over the threads together:
+    /// for many that are too small to be shared out one by one, such as experts with the rows that came to each.
+    ///
+    /// # Errors
+    /// As [`product`](Self::product), before anything is written.
+    pub fn products(&self, products: &mut [Product<'_>]) -> Result<(), OpError> {
+        products.iter().try_for_each(Product::check)?;
+        let mut len = 0;
+        let jobs: Vec<Job<'_>> = products.iter_mut().map(|product| Job::new(product, &mut len)).collect();
+        let mut packed = self.values(len + LINE / size_of::<f32>());
+        let begin = packed.as_ptr().align_offset(LINE).min(LINE / size_of::<f32>());
+        let packed = &mut packed[begin..begin + len];
+        let columns = self.kernels().dense_columns();
+        let pieces: Vec<Piece<'_>> = jobs.iter().flat_map(|job| job.pieces(columns)).collect();
+        let to = Disjoint::new(packed);
+        balanced(self.pool(), &pieces, Piece::cost, |piece| {
+            // SAFETY: pieces do not overlap, and each is packed once.
+            piece.pack(unsafe { to.part(piece.begin..piece.begin + piece.cost()) });
+        });
+        let cost: usize = jobs.iter().map(|job| job.shape.iter().product::<usize>()).sum();
+        let most = cost / (UNITS * self.threads());
+        let units: Vec<Unit<'_, '_>> = jobs.iter().flat_map(|job| job.units(columns, most)).collect();
+        balanced(self.pool(), &units, Unit::cost, |unit| unit.run(self.kernels(), packed));
+        Ok(())
+    }
+}
+
+impl Product<'_> {
+    fn check(&self) -> Result<(), OpError> {
+        let [m, n, k] = self.shape;
+        let too_large = || OpError::shape("product", format!("[{m}, {n}, {k}] is too large"));
+        let groups = n.checked_next_multiple_of(ROWS).and_then(|n| n.checked_mul(k));
+        groups.and_then(|_| m.checked_mul(k)?.checked_mul(n)).ok_or_else(too_large)?;
+        if Some(self.out.len()) != m.checked_mul(n) {
+            return Err(OpError::shape("product", format!("the result has {} numbers, not {m} · {n}", self.out.len())));
+        }
+        self.a.check("a", m, k)?;
+        self.b.check("b", n, k)
+    }
+}
+
+impl Strided<'_> {
+    fn check(&self, name: &str, n_rows: usize, n_columns: usize) -> Result<(), OpError> {
+        let (Some(row), Some(column)) = (n_rows.checked_sub(1), n_columns.checked_sub(1)) else { return Ok(()) };
+        let last = row.checked_mul(self.row).zip(column.checked_mul(self.column)).and_then(|(a, b)| a.checked_add(b));
+        if last.is_some_and(|last| last < self.values.len()) {
+            return Ok(());
+        }
+        let Self { values, row, column } = self;
+        let what =
+            format!("{name} is [{n_rows}, {n_columns}] in steps of {row} and {column}: more than {}", values.len());
+        Err(OpError::shape("product", what))
+    }
+
+    /// Lays `rows` side by side: element 0 of each, then element 1 of each, as many elements as `out`, which is `width`
+    /// for each, has room for. Where there are fewer rows than `width`, zeros follow.
+    fn pack(&self, rows: Range<usize>, width: usize, out: &mut [f32]) {
+        let Self { values, row, column } = *self;
+        if rows.len() < width {
+            out.fill(0.0);
+        }
+        if row == 1 {
+            for (c, out) in out.chunks_exact_mut(width).enumerate() {
+                out[..rows.len()].copy_from_slice(&values[c * column + rows.start..][..rows.len()]);
+            }
+            return;
+        }
+        // A few elements of all rows at a time, so that what is written stays in the first cache.
+        for (block, out) in out.chunks_mut(BLOCK * width).enumerate() {
+            for (n, i) in rows.clone().enumerate() {
+                let values = &values[i * row + block * BLOCK * column..];
+                let out = out[n..].iter_mut().step_by(width);
+                if column == 1 {
+                    out.zip(values).for_each(|(out, value)| *out = *value);
+                } else {
+                    out.enumerate().for_each(|(c, out)| *out = values[c * column]);
+                }
+            }
+        }
+    }
+}
+
+/// Elements of a row that are packed at a time.
+const BLOCK: usize = 64;
+
+/// A product and where its operands are packed.
+struct Job<'a> {
+    out: Disjoint<'a, f32>,
+    shape: [usize; 3],
+    a: Strided<'a>,
+    b: Strided<'a>,
+    write: Write,
+    /// Where row groups of `b` begin; those of `a` follow.
+    begin: usize,
+}
+
+impl<'a> Job<'a> {
+    /// Takes the room that it needs from `len` on.
+    fn new(product: &'a mut Product<'_>, len: &mut usize) -> Self {
+        let Product { out, shape, a, b, write } = product;
+        let begin = *len;
+        let [m, n, k] = *shape;
+        *len += (n.next_multiple_of(ROWS) * k + m * k).next_multiple_of(ROWS);
+        Self { out: Disjoint::new(out), shape: *shape, a: *a, b: *b, write: *write, begin }
+    }
+
+    /// Where rows of `a` begin.
+    fn rows_begin(&self) -> usize {
+        let [_, n, k] = self.shape;
+        self.begin + n.next_multiple_of(ROWS) * k
+    }
+
+    /// What is packed: row groups of `b`, and tiles of `columns` rows of `a`, of which the last may be narrower.
+    fn pieces(&self, columns: usize) -> impl Iterator<Item = Piece<'_>> {
+        let [m, n, k] = self.shape;
+        let groups = (0..n).step_by(ROWS).map(move |first| {
+            let rows = first..(first + ROWS).min(n);
+            Piece { matrix: &self.b, rows, width: ROWS, n_columns: k, begin: self.begin + first * k }
+        });
+        let tiles = (0..m).step_by(columns).map(move |first| {
+            let rows = first..(first + columns).min(m);
+            Piece { matrix: &self.a, width: rows.len(), rows, n_columns: k, begin: self.rows_begin() + first * k }
+        });
+        groups.chain(tiles)
+    }
+
+    /// Parts of the result: [`GROUPS`] row groups by [`DENSE_ROWS`] rows, or fewer if they would cost more than `most`.
+    fn units(&self, columns: usize, most: usize) -> impl Iterator<Item = Unit<'_, 'a>> {
+        let [m, n, k] = self.shape;
+        let n_groups = n.div_ceil(ROWS);
+        let n_rows = (most / (GROUPS.min(n_groups) * ROWS * k).max(1)).clamp(columns, DENSE_ROWS) / columns * columns;
+        (0..n_groups).step_by(GROUPS).flat_map(move |first| {
+            (0..m).step_by(n_rows).map(move |row| Unit {
+                job: self,
+                groups: first..(first + GROUPS).min(n_groups),
+                rows: row..(row + n_rows).min(m),
+            })
+        })
+    }
+}
+
+/// Rows that lie side by side when they are packed.
+struct Piece<'a> {
+    matrix: &'a Strided<'a>,
+    rows: Range<usize>,
+    width: usize,
+    n_columns: usize,
+    /// Where they go.
+    begin: usize,
+}
+
+impl Piece<'_> {
+    /// Numbers that are written.
+    fn cost(&self) -> usize {
+        self.width * self.n_columns
+    }
+
+    fn pack(&self, out: &mut [f32]) {
+        self.matrix.pack(self.rows.clone(), self.width, out);
+    }
+}
+
+/// A part of a result.
+struct Unit<'j, 'a> {
+    job: &'j Job<'a>,
+    groups: Range<usize>,
+    rows: Range<usize>,
+}
+
+impl Unit<'_, '_> {
+    /// Multiply-adds.
+    fn cost(&self) -> usize {
+        self.rows.len() * self.groups.len() * ROWS * self.job.shape[2].max(1)
+    }
+
+    fn run(&self, kernels: &dyn Kernels, packed: &[f32]) {
+        let Job { out, shape: [_, n, k], write, begin, .. } = self.job;
+        let Range { start, end } = self.groups;
+        let weights = bytes(&packed[begin + start * ROWS * k..begin + end * ROWS * k]);
+        let weights = RowGroups::new(weights, [ROWS * k * size_of::<f32>(), ROWS * k * size_of::<f32>(), end - start]);
+        let rows = self.job.rows_begin();
+        let x = &packed[rows + self.rows.start * k..rows + self.rows.end * k];
+        let mut sums = Sums([[0.0; ROWS]; GROUPS * DENSE_ROWS]);
+        let sums = &mut sums.0[..self.groups.len() * self.rows.len()];
+        kernels.dot_dense(Dense::F32, weights, x, sums);
+        for (group, sums) in self.groups.clone().zip(sums.chunks_exact(self.rows.len())) {
+            let outputs = group * ROWS..(group * ROWS + ROWS).min(*n);
+            for (row, sums) in self.rows.clone().zip(sums) {
+                // SAFETY: units are different rows or different row groups of a result, and each runs once.
+                let out = unsafe { out.part(row * n + outputs.start..row * n + outputs.end) };
+                match write {
+                    Write::Set => out.copy_from_slice(&sums[..out.len()]),
+                    Write::Add => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+                }
+            }
+        }
+    }
+}
+
+/// Sums of a unit. Vectors that lie across two cache lines would be added to at half the speed.
+#[repr(align(64))]
+struct Sums([Lanes; GROUPS * DENSE_ROWS]);
+
+/// The bytes of `values`.
+fn bytes(values: &[f32]) -> &[u8] {
+    // SAFETY: every byte of a number is one of the slice's, and a byte needs no alignment.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
+/// Does `work` with every one of `items` on all threads, which get as much of what they cost together.
+fn balanced<T: Sync>(pool: &Pool, items: &[T], cost: impl Fn(&T) -> usize, work: impl Fn(&T) + Sync) {
+    let mut end = 0;
+    let ends: Vec<usize> = items
+        .iter()
+        .map(|item| {
+            end += cost(item);
+            end
+        })
+        .collect();
+    pool.run(end, GRAIN, &|range| {
+        // Whoever has an item's last unit of cost does it.
+        let first = ends.partition_point(|end| *end <= range.start);
+        let last = ends.partition_point(|end| *end <= range.end);
+        items[first..last].iter().for_each(&work);
+    });
+}

@@ -1,0 +1,60 @@
+//! What questions about media share: how a sample is put together and how a short answer is compared.
+
+use rand::RngExt;
+use rand::seq::IndexedRandom;
+
+use crate::{Draw, Part, Role, Sample, Turn};
+
+/// A question about `media` and its answer. The question comes after the media, in one sample of four before them.
+pub(crate) fn sample(
+    draw: &mut Draw,
+    task: &'static str,
+    media: Vec<Part>,
+    question: impl Into<String>,
+    answer: impl Into<String>,
+) -> Sample {
+    let mut content = media;
+    let place = if draw.random_bool(0.25) { 0 } else { content.len() };
+    content.insert(place, Part::Text(question.into()));
+    let turns = vec![Turn { role: Role::User, content, thinking: None }, Turn::text(Role::Assistant, answer)];
+    Sample { task, turns }
+}
+
+/// The text of the last turn, which is the answer.
+pub(crate) fn expected(sample: &Sample) -> &str {
+    match sample.turns.last().and_then(|turn| turn.content.last()) {
+        Some(Part::Text(answer)) => answer,
+        _ => "",
+    }
+}
+
+/// Whether two short answers are the same but for case, outer space, a stop at the end and an article at the beginning.
+pub(crate) fn is_same(expected: &str, answer: &str) -> bool {
+    plain(expected) == plain(answer)
+}
+
+/// One of `choices`, all equally likely.
+pub(crate) fn one_of<'a, T>(draw: &mut Draw, choices: &'a [T]) -> &'a T {
+    choices.choose(draw).expect("every table of choices has an entry")
+}
+
+/// One of `wordings`, with `*` replaced by `word`.
+pub(crate) fn worded(draw: &mut Draw, wordings: &[&str], word: &str) -> String {
+    one_of(draw, wordings).replace('*', word)
+}
+
+/// Several words or numbers in a row, as they are written in answers.
+pub(crate) fn words_of(text: &str) -> Vec<String> {
+    text.split_whitespace()
+        .map(|word| word.trim_matches([',', ';', '.', '?', '!']).to_lowercase())
+        .filter(|word| !word.is_empty())
+        .collect()
+}
+
+fn plain(answer: &str) -> String {
+    let mut words = words_of(answer);
+    if words.len() > 1 && ["a", "an", "the"].contains(&words[0].as_str()) {
+        words.remove(0);
+    }
+    words.join(" ")
+}

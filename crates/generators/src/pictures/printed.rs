@@ -1,0 +1,146 @@
+//! Printed words, numbers and short lines to read out.
+
+use std::sync::Arc;
+
+use rand::RngExt;
+use rand::seq::IndexedRandom;
+use tiny_skia::{Path, Transform};
+
+use super::Options;
+use super::canvas::{Canvas, background_for};
+use super::words::WORDS;
+use crate::asked::{self, one_of};
+use crate::{Draw, Generator, Image, Part, Sample, Split};
+
+/// The task.
+pub(super) struct Printed(pub(super) Arc<Options>);
+
+/// Letters that no typeface draws like another.
+const CODE: &[u8] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
+
+impl Generator for Printed {
+    fn name(&self) -> &'static str {
+        "printed"
+    }
+
+    fn sample(&self, split: Split, draw: &mut Draw) -> Sample {
+        let lines = text(draw);
+        let image = page(&self.0, split, &lines, draw);
+        let question = one_of(
+            draw,
+            &[
+                "What does it say?",
+                "Read the text.",
+                "What is written here?",
+                "Which text is in the picture?",
+                "Read this out.",
+            ],
+        );
+        asked::sample(draw, self.name(), vec![Part::Image(image)], *question, lines.join(" "))
+    }
+
+    /// Letter by letter, capitals and signs too; how many spaces there are between words is not seen.
+    fn is_correct(&self, sample: &Sample, answer: &str) -> bool {
+        answer.split_whitespace().eq(asked::expected(sample).split_whitespace())
+    }
+
+    fn chance(&self) -> f64 {
+        0.0
+    }
+}
+
+/// `lines`, one below the other, in a typeface of `split`.
+pub(super) fn page(options: &Options, split: Split, lines: &[String], draw: &mut Draw) -> Image {
+    let side = options.side as f32;
+    let ink = draw.random::<[u8; 3]>();
+    let mut canvas = Canvas::new(options.side, background_for(draw, &[ink], 260.0));
+    let ink = if draw.random_bool(0.5) { darkest(draw, &mut canvas, options.side) } else { ink };
+    let face = options.fonts.choose(split, draw);
+    let paths: Vec<Path> = lines.iter().filter_map(|line| face.line(line, draw)).collect();
+    let widest = paths.iter().map(|path| path.bounds().width()).fold(0.1, f32::max);
+    // Capitals of 7 pixels at 112 can be read; where a line is short they may be a quarter of the picture.
+    let most = (side * 0.92 / widest).min(side * 0.26);
+    let least = (side * 0.09).min(most);
+    let height = draw.random_range(least * 0.98..=most);
+    let pitch = height * draw.random_range(1.7..2.1);
+    let spare = (side * 0.97 - widest * height).max(0.0) / 2.0 * 0.85;
+    let block = pitch * (paths.len() as f32 - 1.0) + height * 1.5;
+    let room = ((side - block) / 2.0).max(0.0) * 0.85;
+    let (x, y) = (side / 2.0 + draw.random_range(-spare..=spare), side / 2.0 + draw.random_range(-room..=room));
+    let turn = Transform::from_rotate(if draw.random_bool(0.5) { draw.random_range(-3.0..3.0) } else { 0.0 });
+    for (i, path) in paths.iter().enumerate() {
+        if let Some(path) = path.clone().transform(turn) {
+            canvas.text(&path, (x, y + (i as f32 - (paths.len() as f32 - 1.0) / 2.0) * pitch), height, ink);
+        }
+    }
+    canvas.into_image(draw)
+}
+
+/// Black on white or nearly, as most print is.
+fn darkest(draw: &mut Draw, canvas: &mut Canvas, side: usize) -> [u8; 3] {
+    let paper = draw.random_range(215..=255);
+    *canvas = Canvas::new(side, [paper; 3]);
+    [draw.random_range(0..50); 3]
+}
+
+/// One or two lines of at most 12 letters.
+fn text(draw: &mut Draw) -> Vec<String> {
+    match draw.random_range(0..8) {
+        0 | 1 => vec![cased(draw, word)],
+        2 => vec![cased(draw, made_up)],
+        3 => vec![number(draw)],
+        4 => vec![(0..draw.random_range(2..=5)).map(|_| char::from(*one_of(draw, CODE))).collect()],
+        5 | 6 => vec![line(draw)],
+        _ => vec![line(draw), line(draw)],
+    }
+}
+
+/// Two or three words that fit, the second sometimes a number.
+fn line(draw: &mut Draw) -> String {
+    let mut line = cased(draw, word);
+    for _ in 0..2 {
+        let next = if draw.random_bool(0.2) { draw.random_range(0..100u32).to_string() } else { word(draw) };
+        if line.len() + 1 + next.len() <= 12 {
+            line = format!("{line} {next}");
+        }
+    }
+    line
+}
+
+fn word(draw: &mut Draw) -> String {
+    WORDS.choose(draw).map_or_else(String::new, |word| (*word).to_owned())
+}
+
+/// Syllables that no dictionary has, so that reading is not guessing.
+fn made_up(draw: &mut Draw) -> String {
+    let n = draw.random_range(2..=4);
+    (0..n)
+        .map(|_| {
+            format!(
+                "{}{}",
+                one_of(draw, &["b", "d", "f", "g", "k", "m", "n", "p", "r", "s", "t", "v", "w", "z", "tr", "sh", "qu"]),
+                one_of(draw, &["a", "e", "i", "o", "u", "ay"])
+            )
+        })
+        .collect()
+}
+
+fn cased(draw: &mut Draw, make: fn(&mut Draw) -> String) -> String {
+    let word = make(draw);
+    match draw.random_range(0..4) {
+        0 => word.to_uppercase(),
+        1 => word[..1].to_uppercase() + &word[1..],
+        _ => word,
+    }
+}
+
+fn number(draw: &mut Draw) -> String {
+    let digits = draw.random_range(1..=6);
+    let number = draw.random_range(0..10u32.pow(digits));
+    match draw.random_range(0..5) {
+        0 => format!("{}.{:02}", number % 1000, draw.random_range(0..100)),
+        1 => format!("{}%", number % 101),
+        2 => format!("{}:{:02}", number % 24, draw.random_range(0..60)),
+        _ => number.to_string(),
+    }
+}

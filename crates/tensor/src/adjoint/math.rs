@@ -1,0 +1,302 @@
+//! Adjoints of row arithmetic, shared by the CPU devices as [`crate::math`] is.
+
+use std::ops::Range;
+
+use crate::math::{exp, ln, sigmoid, silu, sum, sum_squares};
+use crate::{DENSE_BLOCK, PAGE_LEN};
+
+/// Positions whose scores are computed side by side.
+const LANES: usize = PAGE_LEN;
+
+/// Σ a·b in the order of [`sum`].
+#[inline(always)]
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let (a_blocks, a_rest) = a.as_chunks::<LANES>();
+    let (b_blocks, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        for i in 0..LANES {
+            lanes[i] = a[i].mul_add(b[i], lanes[i]);
+        }
+    }
+    for ((lane, a), b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
+        *lane = a.mul_add(*b, *lane);
+    }
+    sum(&lanes)
+}
+
+/// `dx` of [`rms_norm`](crate::math::rms_norm): s·(g·dy − x·s²/n·Σ g·dy·x), and `normed` = x·s for the gain's gradient.
+#[inline(always)]
+pub fn rms_norm(x: &[f32], gain: Option<&[f32]>, eps: f32, dy: &[f32], [dx, normed]: [&mut [f32]; 2]) {
+    let n = x.len() as f32;
+    let scale = 1.0 / (sum_squares(x, 0.0) / n + eps).sqrt();
+    // `dx` holds g·dy first.
+    match gain {
+        Some(gain) => {
+            for ((dx, dy), gain) in dx.iter_mut().zip(dy).zip(gain) {
+                *dx = dy * gain;
+            }
+        }
+        None => dx.copy_from_slice(dy),
+    }
+    let along = dot(dx, x) * scale * scale / n;
+    for ((dx, normed), x) in dx.iter_mut().zip(normed).zip(x) {
+        *dx = scale * (-along).mul_add(*x, *dx);
+        *normed = x * scale;
+    }
+}
+
+/// `dx` of [`layer_norm`](crate::math::layer_norm), and `normed` = (x − mean)·s for the gain's gradient.
+#[inline(always)]
+pub fn layer_norm(x: &[f32], gain: &[f32], eps: f32, dy: &[f32], [dx, normed]: [&mut [f32]; 2]) {
+    let n = x.len() as f32;
+    let mean = sum(x) / n;
+    let scale = 1.0 / (sum_squares(x, mean) / n + eps).sqrt();
+    for ((((dx, normed), x), dy), gain) in dx.iter_mut().zip(normed.iter_mut()).zip(x).zip(dy).zip(gain) {
+        *dx = dy * gain;
+        *normed = (x - mean) * scale;
+    }
+    let (level, along) = (sum(dx) / n, dot(dx, normed) / n);
+    for (dx, normed) in dx.iter_mut().zip(normed) {
+        *dx = scale * (-along).mul_add(*normed, *dx - level);
+    }
+}
+
+/// Gradients of gate and up of silu(gate)·up.
+#[inline(always)]
+pub fn swiglu(gate: &[f32], up: &[f32], dy: &[f32], [d_gate, d_up]: [&mut [f32]; 2]) {
+    for ((((d_gate, d_up), gate), up), dy) in d_gate.iter_mut().zip(d_up).zip(gate).zip(up).zip(dy) {
+        let s = sigmoid(*gate);
+        *d_up = dy * silu(*gate);
+        *d_gate = dy * up * (s * gate.mul_add(1.0 - s, 1.0));
+    }
+}
+
+/// dy·(Φ(x) + x·φ(x)).
+#[inline(always)]
+pub fn gelu(x: &[f32], dy: &[f32], dx: &mut [f32]) {
+    const DENSITY: f32 = 0.398_942_3; // 1 / √(2π)
+    for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
+        let below = 0.5 * (1.0 + crate::math::erf(x * std::f32::consts::FRAC_1_SQRT_2));
+        let density = DENSITY * exp(-0.5 * x * x);
+        // Far out the density is 0, and x may be infinite.
+        let slope = if density == 0.0 { below } else { x.mul_add(density, below) };
+        *dx = dy * slope;
+    }
+}
+
+/// Adds the columns of `rows`, each row `width` long, from `first` on to `out`, in chains of [`DENSE_BLOCK`] rows.
+/// `scratch` is as long as `out`.
+#[inline(always)]
+pub fn add_columns(rows: &[f32], [width, first]: [usize; 2], scratch: &mut [f32], out: &mut [f32]) {
+    for block in rows.chunks(DENSE_BLOCK * width) {
+        scratch.fill(0.0);
+        for row in block.chunks_exact(width) {
+            for (sum, value) in scratch.iter_mut().zip(&row[first..]) {
+                *sum += value;
+            }
+        }
+        for (out, sum) in out.iter_mut().zip(scratch.iter()) {
+            *out += sum;
+        }
+    }
+}
+
+/// e^(x − largest) of every value, in place; the largest, and the sum of the powers.
+#[inline(always)]
+fn powers(x: &mut [f32]) -> (f32, f32) {
+    // A NaN is never the largest, and reaches the sum all the same.
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for block in x.chunks(LANES) {
+        for (lane, x) in lanes.iter_mut().zip(block) {
+            *lane = if *x > *lane { *x } else { *lane };
+        }
+    }
+    let largest = lanes.into_iter().fold(f32::NEG_INFINITY, |largest, x| if x > largest { x } else { largest });
+    for x in x.iter_mut() {
+        *x = exp(*x - largest);
+    }
+    (largest, sum(x))
+}
+
+/// The cross-entropy of one row of logits, and in place of `row`, which holds them, `weight` times its gradient.
+#[inline(always)]
+pub fn cross_entropy(row: &mut [f32], target: usize, weight: f32) -> f64 {
+    let logit = row[target];
+    let (largest, total) = powers(row);
+    let factor = weight / total;
+    for x in row.iter_mut() {
+        *x *= factor;
+    }
+    row[target] -= weight;
+    if total.is_finite() && total > 0.0 {
+        ln(f64::from(total)) + f64::from(largest) - f64::from(logit)
+    } else {
+        f64::NAN
+    }
+}
+
+/// KL(softmax(teacher/τ) ‖ softmax(row/τ)), and in place of `row` `weight` times its gradient. `teacher` is overwritten.
+#[inline(always)]
+pub fn divergence(row: &mut [f32], teacher: &mut [f32], temperature: f32, weight: f32) -> f64 {
+    for x in row.iter_mut().chain(teacher.iter_mut()) {
+        *x /= temperature;
+    }
+    // Σ p·(t − s), before the logits give way to their powers.
+    let difference: Vec<f32> = teacher.iter().zip(row.iter()).map(|(t, s)| t - s).collect();
+    let (t_largest, t_total) = powers(teacher);
+    let (s_largest, s_total) = powers(row);
+    let mut mean = 0.0f64;
+    for (p, difference) in teacher.iter().zip(&difference) {
+        if *p > 0.0 {
+            mean += f64::from(*p) * f64::from(*difference);
+        }
+    }
+    let normaliser = |total: f32, largest: f32| ln(f64::from(total)) + f64::from(largest);
+    let divergence = mean / f64::from(t_total) - normaliser(t_total, t_largest) + normaliser(s_total, s_largest);
+    let factor = weight / temperature;
+    for (s, p) in row.iter_mut().zip(teacher) {
+        *s = factor * (*s / s_total - *p / t_total);
+    }
+    divergence
+}
+
+/// Rows that are attended to, and the shape of their heads.
+#[derive(Debug, Clone, Copy)]
+pub struct Heads<'a> {
+    /// `[T, H·C]`.
+    pub q: &'a [f32],
+    /// `[_, K·C]`.
+    pub k: &'a [f32],
+    /// `[_, K·C]`.
+    pub v: &'a [f32],
+    /// `[T, H·C]`: the gradient of what was gathered.
+    pub dy: &'a [f32],
+    /// Heads of keys, K.
+    pub n_heads: usize,
+    /// Heads of queries that read one of keys.
+    pub group: usize,
+    /// Components, C.
+    pub len: usize,
+    /// What each row of queries sees.
+    pub seen: &'a [Range<usize>],
+}
+
+/// A [piece](separate) of an attention: its rows of queries and of keys.
+pub type Piece = (Range<usize>, Range<usize>);
+
+impl Heads<'_> {
+    /// Numbers of [`attention`]'s result for one head of keys: queries `[group, T, C]`, then keys and values `[n, C]`.
+    pub fn gradient_len(&self, (rows, keys): &Piece) -> usize {
+        (self.group * rows.len() + 2 * keys.len()) * self.len
+    }
+}
+
+/// The gradients of one head of keys in one piece, to `out`, see [`Heads::gradient_len`]; query after query. With
+/// weights p and scores s: dvⱼ += pⱼ·dy, dpⱼ = dy·vⱼ, dsⱼ = pⱼ·(dpⱼ − Σ p·dp)/√C, dq = Σ dsⱼ·kⱼ, dkⱼ += dsⱼ·q.
+#[inline(always)]
+pub fn attention(x: &Heads<'_>, (rows, keys): &Piece, head: usize, out: &mut [f32]) {
+    let len = x.len;
+    let (q_width, k_width) = (x.n_heads * x.group * len, x.n_heads * len);
+    let k = gather(x.k, k_width, keys, head * len, len);
+    let k_turned = turn(&k, len);
+    let v_turned = turn(&gather(x.v, k_width, keys, head * len, len), len);
+    let n = k_turned.len() / len;
+    let (mut p, mut ds) = (vec![0.0; n], vec![0.0; n]);
+    let scale = 1.0 / (len as f32).sqrt();
+    out.fill(0.0);
+    let (d_queries, d_keys) = out.split_at_mut(x.group * rows.len() * len);
+    let (dk, dv) = d_keys.split_at_mut(keys.len() * len);
+    let queries = (0..x.group).flat_map(|member| rows.clone().map(move |row| (member, row)));
+    for ((member, row), dq) in queries.zip(d_queries.chunks_exact_mut(len)) {
+        let at = row * q_width + (head * x.group + member) * len;
+        let (q, dy) = (&x.q[at..at + len], &x.dy[at..at + len]);
+        let seen = x.seen[row].start - keys.start..x.seen[row].end - keys.start;
+        let lanes = seen.start / LANES * LANES..seen.end.next_multiple_of(LANES);
+        products(q, &k_turned, n, lanes.clone(), &mut p);
+        products(dy, &v_turned, n, lanes, &mut ds);
+        let (p, ds) = (&mut p[seen.clone()], &mut ds[seen.clone()]);
+        for p in p.iter_mut() {
+            *p *= scale;
+        }
+        let (_, total) = powers(p);
+        for p in p.iter_mut() {
+            *p /= total;
+        }
+        let mean = dot(p, ds);
+        for (ds, p) in ds.iter_mut().zip(p.iter()) {
+            *ds = p * (*ds - mean) * scale;
+        }
+        let seen = seen.start * len..seen.end * len;
+        let heads = k[seen.clone()].chunks_exact(len).zip(dk[seen.clone()].chunks_exact_mut(len));
+        for (((k, dk), dv), (p, ds)) in heads.zip(dv[seen].chunks_exact_mut(len)).zip(p.iter().zip(ds.iter())) {
+            for c in 0..len {
+                dq[c] = ds.mul_add(k[c], dq[c]);
+                dk[c] = ds.mul_add(q[c], dk[c]);
+                dv[c] = p.mul_add(dy[c], dv[c]);
+            }
+        }
+    }
+}
+
+/// `out[j]` = Σ x[c]·turned[c, j] for j in `range`, whole blocks of lanes; each sum one chain over c.
+#[inline(always)]
+fn products(x: &[f32], turned: &[f32], n: usize, range: Range<usize>, out: &mut [f32]) {
+    for first in range.step_by(LANES) {
+        let mut sums = [0.0f32; LANES];
+        for (c, x) in x.iter().enumerate() {
+            let row = &turned[c * n + first..][..LANES];
+            for i in 0..LANES {
+                sums[i] = x.mul_add(row[i], sums[i]);
+            }
+        }
+        out[first..first + LANES].copy_from_slice(&sums);
+    }
+}
+
+/// The largest independent pieces of an attention: rows of queries with the rows of keys that they and no others see.
+///
+/// `None` if a row sees nothing or keys beyond `n_keys`.
+pub fn separate(seen: &[Range<usize>], n_keys: usize) -> Option<Vec<Piece>> {
+    let mut pieces: Vec<Piece> = Vec::new();
+    for (row, range) in seen.iter().enumerate() {
+        if range.is_empty() || range.end > n_keys {
+            return None;
+        }
+        let mut piece = (row..row + 1, range.clone());
+        while let Some((rows, keys)) = pieces.pop_if(|(_, keys)| keys.start < piece.1.end && piece.1.start < keys.end) {
+            piece = (rows.start..piece.0.end, keys.start.min(piece.1.start)..keys.end.max(piece.1.end));
+        }
+        pieces.push(piece);
+    }
+    // Keys that an earlier piece sees too would have two writers.
+    let mut keys: Vec<&Range<usize>> = pieces.iter().map(|(_, keys)| keys).collect();
+    keys.sort_by_key(|keys| keys.start);
+    match keys.windows(2).any(|pair| pair[0].end > pair[1].start) {
+        true => Some(vec![(0..seen.len(), 0..n_keys)]),
+        false => Some(pieces),
+    }
+}
+
+/// The components from `first` on of each of `rows` of `x`, which is `width` wide: `[rows, C]`.
+#[inline(always)]
+fn gather(x: &[f32], width: usize, rows: &Range<usize>, first: usize, len: usize) -> Vec<f32> {
+    x[rows.start * width..rows.end * width]
+        .chunks_exact(width)
+        .flat_map(|row| &row[first..first + len])
+        .copied()
+        .collect()
+}
+
+/// `[n, C]` as `[C, n]`, n rounded up to whole lanes with zeros.
+#[inline(always)]
+fn turn(x: &[f32], len: usize) -> Vec<f32> {
+    let n = (x.len() / len).next_multiple_of(LANES);
+    let mut out = vec![0.0; n * len];
+    for (j, row) in x.chunks_exact(len).enumerate() {
+        for (c, value) in row.iter().enumerate() {
+            out[c * n + j] = *value;
+        }
+    }
+    out
+}

@@ -1,0 +1,211 @@
+//! Steps of packed sequences, from a mixture.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::DataError;
+use super::encode::{Encoder, Unit};
+use super::mixture::{Mixture, MixtureState};
+use super::pack::pack;
+use crate::{Media, Sequence};
+
+/// Bytes of pixels and log-mel columns that wait to be packed at most, about.
+const MEDIA_BYTES: usize = 256 << 20;
+/// Rows in a sequence that may come to nothing before that is an error.
+const FRUITLESS_ROWS: usize = 10_000;
+
+/// How steps are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FeedSettings {
+    /// Positions of a step at most.
+    pub rows: usize,
+    /// Positions of a sequence at most: documents are cut there. At most [`rows`](Self::rows).
+    pub cut: usize,
+    /// Steps that are packed together. More waste less, and wait longer.
+    pub window: usize,
+}
+
+/// What one step learns from. Each sequence counts its positions from 0 and sees nothing but itself.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Step {
+    /// Documents and conversations.
+    pub sequences: Vec<Sequence>,
+    /// Two answers to one prompt each, the better one first.
+    pub pairs: Vec<[Sequence; 2]>,
+}
+
+impl Step {
+    /// Positions.
+    pub fn n_rows(&self) -> usize {
+        self.sequences.iter().chain(self.pairs.iter().flatten()).map(Sequence::len).sum()
+    }
+}
+
+/// What was given so far, since the feed was made or resumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Given {
+    /// Steps.
+    pub steps: u64,
+    /// Positions in them.
+    pub rows: u64,
+    /// Positions that there would have been room for.
+    pub room: u64,
+    /// Positions of rows that were read and do not fit: the ends of long conversations, and long pairs.
+    pub left_out: u64,
+}
+
+impl Given {
+    /// The share of room that nothing stands in, from 0 to 1.
+    pub fn waste(&self) -> f64 {
+        match self.room {
+            0 => 0.0,
+            room => (room - self.rows.min(room)) as f64 / room as f64,
+        }
+    }
+}
+
+/// Where a feed stands: where the mixture was when the steps in hand were begun, and how many of them are given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedState {
+    window: MixtureState,
+    given: usize,
+}
+
+/// An endless row of steps: a window of them is read, encoded and packed, then given one by one.
+pub struct Feed {
+    mixture: Mixture,
+    encoder: Encoder,
+    settings: FeedSettings,
+    window: MixtureState,
+    n_given: usize,
+    waiting: VecDeque<Step>,
+    given: Given,
+}
+
+impl Feed {
+    /// A feed from where `mixture` stands.
+    ///
+    /// # Errors
+    /// [`DataError::Settings`] if a setting is 0, or a sequence may be longer than a step.
+    pub fn new(mixture: Mixture, encoder: Encoder, settings: FeedSettings) -> Result<Self, DataError> {
+        let FeedSettings { rows, cut, window } = settings;
+        if cut == 0 || window == 0 || cut > rows {
+            let why = format!(
+                "steps of {rows} rows in windows of {window}, sequences of {cut}: none may be 0, \
+                               and a sequence has to fit a step"
+            );
+            return Err(DataError::Settings(why));
+        }
+        let state = mixture.state();
+        Ok(Self {
+            mixture,
+            encoder,
+            settings,
+            window: state,
+            n_given: 0,
+            waiting: VecDeque::new(),
+            given: Given::default(),
+        })
+    }
+
+    /// What encodes its rows.
+    pub fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+
+    /// The next step.
+    ///
+    /// # Errors
+    /// [`DataError`] if a source can not be read or a row not be used.
+    pub fn next_step(&mut self) -> Result<Step, DataError> {
+        if self.waiting.is_empty() {
+            self.fill()?;
+        }
+        let step = self.waiting.pop_front().unwrap_or_default();
+        self.n_given += 1;
+        self.given.steps += 1;
+        self.given.rows += step.n_rows() as u64;
+        self.given.room += self.settings.rows as u64;
+        Ok(step)
+    }
+
+    /// What was given so far.
+    pub fn given(&self) -> Given {
+        self.given
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> FeedState {
+        FeedState { window: self.window.clone(), given: self.n_given }
+    }
+
+    /// Goes to where `state` was taken; the rows in hand then are read and packed again.
+    ///
+    /// # Errors
+    /// As [`Mixture::resume`] and [`next_step`](Self::next_step); [`DataError::Settings`] if the steps in hand are fewer
+    /// than were given.
+    pub fn resume(&mut self, state: &FeedState) -> Result<(), DataError> {
+        self.mixture.resume(&state.window)?;
+        (self.window, self.n_given) = (state.window.clone(), 0);
+        self.waiting.clear();
+        if state.given > 0 {
+            self.fill()?;
+            if state.given > self.waiting.len() {
+                let why = "the saved state is of steps of another size; give what it was made with, or begin anew";
+                return Err(DataError::Settings(why.into()));
+            }
+            self.waiting.drain(..state.given);
+            self.n_given = state.given;
+        }
+        self.given = Given::default();
+        Ok(())
+    }
+
+    /// Reads, encodes and packs the next window.
+    fn fill(&mut self) -> Result<(), DataError> {
+        self.window = self.mixture.state();
+        self.n_given = 0;
+        let wanted = self.settings.rows.saturating_mul(self.settings.window);
+        let mut units: Vec<Unit> = Vec::new();
+        let (mut n_rows, mut n_media_bytes, mut n_fruitless) = (0usize, 0, 0);
+        while n_rows < wanted && n_media_bytes < MEDIA_BYTES {
+            let (place, row) = self.mixture.next_row()?;
+            let encoded = self.encoder.encode(&row, self.settings.cut).map_err(|why| DataError::row(&place, why))?;
+            self.given.left_out += encoded.n_left_out as u64;
+            n_fruitless = if encoded.units.is_empty() { n_fruitless + 1 } else { 0 };
+            if n_fruitless == FRUITLESS_ROWS {
+                let why = format!("nothing of {FRUITLESS_ROWS} rows up to here fits {} positions", self.settings.cut);
+                return Err(DataError::row(&place, why));
+            }
+            n_rows += encoded.units.iter().map(Unit::n_rows).sum::<usize>();
+            n_media_bytes += encoded.units.iter().map(media_bytes).sum::<usize>();
+            units.extend(encoded.units);
+        }
+        let lens: Vec<usize> = units.iter().map(Unit::n_rows).collect();
+        let mut units: Vec<Option<Unit>> = units.into_iter().map(Some).collect();
+        for bin in pack(&lens, self.settings.rows) {
+            let mut step = Step::default();
+            for unit in bin.into_iter().filter_map(|i| units[i].take()) {
+                match unit {
+                    Unit::One(sequence) => step.sequences.push(sequence),
+                    Unit::Pair { chosen, rejected } => step.pairs.push([chosen, rejected]),
+                }
+            }
+            self.waiting.push_back(step);
+        }
+        Ok(())
+    }
+}
+
+fn media_bytes(unit: &Unit) -> usize {
+    let values = |media: &Media| match media {
+        Media::Image(pixels) => pixels.len(),
+        Media::Sound(chunks) => chunks.iter().map(|chunk| chunk.columns.len()).sum(),
+    };
+    let of = |sequence: &Sequence| sequence.media.iter().map(values).sum::<usize>() * size_of::<f32>();
+    match unit {
+        Unit::One(sequence) => of(sequence),
+        Unit::Pair { chosen, rejected } => of(chosen) + of(rejected),
+    }
+}

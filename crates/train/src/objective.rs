@@ -1,0 +1,316 @@
+//! The loss of a step, and its gradients.
+//!
+//! Letters as in [`tensor`]: T rows in this step, D model width, E experts, V vocabulary.
+
+use std::collections::BTreeMap;
+
+use llama::{AudioChunk, Batch, Input, Model, PageRun, Passage, Probe, Row, Site};
+use tensor::{Adjoint, Device, KvFormat, PAGE_LEN, Targets};
+
+use crate::router::{Router, RouterLoss};
+use crate::{Mark, Media, Sequence, Tape, TrainError, Var};
+
+/// What a step's loss is made of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Objective {
+    /// The factor of the loss that keeps experts equally busy; see [`RouterLoss`].
+    pub balance: f32,
+    /// The factor of the loss that keeps router logits small.
+    pub router_z: f32,
+    /// Rows of logits that are held at a time: their memory is this many times V.
+    pub logit_rows: usize,
+    /// What is kept for the way back.
+    pub memory: Memory,
+}
+
+/// What of a layer is kept for its adjoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// Every result.
+    KeepAll,
+    /// What layers pass on and what attention gathers; the rest is computed a second time.
+    Recompute,
+}
+
+impl Default for Objective {
+    fn default() -> Self {
+        Self { balance: 0.01, router_z: 0.001, logit_rows: 256, memory: Memory::KeepAll }
+    }
+}
+
+/// What a step lost.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Losses {
+    /// The weighted sum of the cross-entropies, in nats; divided by the weights' sum, the mean.
+    pub entropy: f64,
+    /// The sum of the weights.
+    pub weight: f64,
+    /// Of each layer with experts, its router's.
+    pub routers: Vec<RouterLoss>,
+    /// Rows that went through the model.
+    pub n_rows: usize,
+}
+
+impl Objective {
+    /// Runs `sequences` forward and backward and adds the gradients of
+    /// Σ weight · cross-entropy / `total_weight` + share · (balance · Σ over layers + router_z · Σ over layers) to those of
+    /// `tape`. The `share` is these sequences' part of a step that is computed in several pieces, 1 for a step in one.
+    ///
+    /// # Errors
+    /// [`TrainError::Sequence`] if a sequence does not fit the model; [`TrainError::Model`] or [`TrainError::Op`] if a
+    /// token or a shape does not.
+    pub fn accumulate<D: Adjoint>(
+        &self,
+        tape: &Tape<D>,
+        model: &Model<Tape<D>>,
+        sequences: &[Sequence],
+        (total_weight, share): (f64, f32),
+    ) -> Result<Losses, TrainError> {
+        let start = tape.mark();
+        let factors = [share * self.balance, share * self.router_z];
+        let (routers, seeds) = (Vec::new(), Vec::new());
+        let watch = &mut Watch { memory: self.memory, factors, top_k: top_k(model), from: start, routers, seeds };
+        let (x, n_rows) = forward(tape, model, sequences, watch)?;
+        let mut losses = Losses { n_rows, routers: std::mem::take(&mut watch.routers), ..Losses::default() };
+        for (logits, gradient) in std::mem::take(&mut watch.seeds) {
+            tape.seed(&logits, tape.inner().upload(&gradient, tape.shape(&logits)[1])?)?;
+        }
+        let scored: Vec<Scored> = scored(sequences).collect();
+        let wanted: Vec<usize> = scored.iter().map(|scored| scored.row).collect();
+        if !wanted.is_empty() {
+            let hidden = model.decoder.hidden(tape, &x, &wanted)?;
+            for (i, scored) in scored.chunks(self.logit_rows.max(1)).enumerate() {
+                self.entropy(tape, model, (&hidden, i), scored, total_weight, &mut losses)?;
+            }
+        }
+        tape.rewind(start)?;
+        Ok(losses)
+    }
+
+    /// The cross-entropy of some rows of `hidden`, piece `piece` of them, and its way back to `hidden`.
+    fn entropy<D: Adjoint>(
+        &self,
+        tape: &Tape<D>,
+        model: &Model<Tape<D>>,
+        (hidden, piece): (&Var, usize),
+        scored: &[Scored],
+        total_weight: f64,
+        losses: &mut Losses,
+    ) -> Result<(), TrainError> {
+        let mark = tape.mark();
+        let first = piece * self.logit_rows.max(1);
+        let rows: Vec<usize> = (first..first + scored.len()).collect();
+        let logits = model.decoder.logits(tape, &tape.rows(hidden, &rows)?)?;
+        let gradient = losses.add(tape, &logits, scored, total_weight)?;
+        tape.seed(&logits, gradient)?;
+        Ok(tape.rewind(mark)?)
+    }
+}
+
+/// The cross-entropies of `sequences` alone, without gradients.
+///
+/// # Errors
+/// As [`Objective::accumulate`].
+pub fn evaluate<D: Adjoint>(
+    tape: &Tape<D>,
+    model: &Model<Tape<D>>,
+    sequences: &[Sequence],
+    logit_rows: usize,
+) -> Result<Losses, TrainError> {
+    let start = tape.mark();
+    let (x, n_rows) = forward(tape, model, sequences, &mut ())?;
+    let mut losses = Losses { n_rows, ..Losses::default() };
+    let scored: Vec<Scored> = scored(sequences).collect();
+    for scored in scored.chunks(logit_rows.max(1)) {
+        let mark = tape.mark();
+        let wanted: Vec<usize> = scored.iter().map(|scored| scored.row).collect();
+        let logits = model.decoder.logits(tape, &model.decoder.hidden(tape, &x, &wanted)?)?;
+        losses.add(tape, &logits, scored, 1.0)?;
+        tape.rewind(mark)?;
+    }
+    tape.rewind(start)?;
+    Ok(losses)
+}
+
+impl Losses {
+    /// Adds the cross-entropies of the rows of `logits`; returns the gradient of their weighted sum over `total_weight`.
+    fn add<D: Adjoint>(
+        &mut self,
+        tape: &Tape<D>,
+        logits: &Var,
+        scored: &[Scored],
+        total_weight: f64,
+    ) -> Result<D::Tensor, TrainError> {
+        let tokens: Vec<u32> = scored.iter().map(|scored| scored.target).collect();
+        let weights = scored.iter().map(|scored| (f64::from(scored.weight) / total_weight) as f32);
+        let weights: Vec<f32> = weights.collect();
+        let targets = Targets { tokens: &tokens, weights: &weights };
+        let (entropies, gradient) = tape.inner().cross_entropy(&tape.value(logits)?, targets)?;
+        for (entropy, scored) in entropies.iter().zip(scored) {
+            self.entropy += entropy * f64::from(scored.weight);
+            self.weight += f64::from(scored.weight);
+        }
+        Ok(gradient)
+    }
+
+    /// Adds what another piece of the step lost.
+    pub fn merge(&mut self, other: &Self) {
+        self.entropy += other.entropy;
+        self.weight += other.weight;
+        self.n_rows += other.n_rows;
+        match self.routers.is_empty() {
+            true => self.routers = other.routers.clone(),
+            false => self.routers.iter_mut().zip(&other.routers).for_each(|(sum, other)| sum.merge(other)),
+        }
+    }
+
+    /// The mean cross-entropy, in nats a token.
+    pub fn mean(&self) -> f64 {
+        self.entropy / self.weight
+    }
+}
+
+/// A row whose next token counts.
+struct Scored {
+    row: usize,
+    target: u32,
+    weight: f32,
+}
+
+fn scored(sequences: &[Sequence]) -> impl Iterator<Item = Scored> {
+    let rows = sequences.iter().flat_map(|sequence| sequence.targets.iter().zip(&sequence.weights)).enumerate();
+    let scored = rows.map(|(row, (target, weight))| Scored { row, target: *target, weight: *weight });
+    scored.filter(|scored| scored.weight != 0.0)
+}
+
+/// The residual stream of all sequences after the last layer, `[T, D]`, and T.
+fn forward<D: Adjoint>(
+    tape: &Tape<D>,
+    model: &Model<Tape<D>>,
+    sequences: &[Sequence],
+    watch: &mut impl Probe<Tape<D>>,
+) -> Result<(Var, usize), TrainError> {
+    let mut features = Vec::new();
+    let mut firsts = Vec::with_capacity(sequences.len());
+    for sequence in sequences {
+        check(sequence)?;
+        firsts.push(features.len());
+        for media in &sequence.media {
+            features.push(encode(tape, model, media, watch)?);
+        }
+    }
+    let pages = |sequence: &Sequence| sequence.len().div_ceil(PAGE_LEN);
+    let n_pages = sequences.iter().map(pages).sum();
+    let ids: Vec<u32> = (0..n_pages as u32).collect();
+    let mut rows = Vec::new();
+    let mut page = 0;
+    for (sequence, first) in sequences.iter().zip(firsts) {
+        let run = PageRun { pages: &ids[page..page + pages(sequence)], first_position: 0 };
+        page += pages(sequence);
+        rows.extend(sequence.inputs.iter().enumerate().map(|(position, input)| {
+            let input = match *input {
+                Input::Feature { features, row } => Input::Feature { features: first + features, row },
+                token => token,
+            };
+            Row { input, position, global: run, chunked: run, wants_logits: false }
+        }));
+    }
+    let mut cache = model.decoder.cache(tape, n_pages, n_pages, KvFormat::F32)?;
+    let features: Vec<&Var> = features.iter().collect();
+    let batch = Batch { rows: &rows, features: &features };
+    Ok((model.decoder.layers(tape, &mut cache, &batch, watch)?, rows.len()))
+}
+
+fn check(sequence: &Sequence) -> Result<(), TrainError> {
+    let (n_inputs, n_targets, n_weights) = (sequence.len(), sequence.targets.len(), sequence.weights.len());
+    if n_targets != n_inputs || n_weights != n_inputs {
+        let why = format!("{n_inputs} positions, {n_targets} targets, {n_weights} weights");
+        return Err(TrainError::Sequence { why });
+    }
+    Ok(())
+}
+
+/// The rows that stand in for `media`.
+fn encode<D: Adjoint>(
+    tape: &Tape<D>,
+    model: &Model<Tape<D>>,
+    media: &Media,
+    watch: &mut impl Probe<Tape<D>>,
+) -> Result<Var, TrainError> {
+    let lacks = |what: &str| TrainError::Sequence { why: format!("it has {what}, and the model has no tower for it") };
+    match media {
+        Media::Image(pixels) => {
+            let vision = model.vision.as_ref().ok_or_else(|| lacks("a picture"))?;
+            Ok(vision.forward(tape, pixels, watch)?)
+        }
+        Media::Sound(chunks) => {
+            let audio = model.audio.as_ref().ok_or_else(|| lacks("a sound"))?;
+            let (n_mels, n_columns) = (audio.encoder().n_mels(), audio.encoder().chunk_columns());
+            let turned: Vec<Vec<f32>> = chunks.iter().map(|chunk| by_bin(&chunk.columns, n_mels, n_columns)).collect();
+            let whole = turned.iter().zip(chunks);
+            let chunks: Vec<AudioChunk<'_>> =
+                whole.map(|(mel_mc, chunk)| AudioChunk { mel_mc, valid: chunk.valid }).collect();
+            Ok(audio.forward(tape, &chunks, watch)?)
+        }
+    }
+}
+
+/// Experts that a row goes to, by layer.
+fn top_k<D: Adjoint>(model: &Model<Tape<D>>) -> BTreeMap<usize, usize> {
+    let mut by_layer = BTreeMap::new();
+    model.decoder.visit(&mut |passage, _| {
+        if let Passage::Routed { layer, top_k } = passage {
+            by_layer.insert(layer, top_k);
+        }
+    });
+    by_layer
+}
+
+/// Columns of `n_mels` bins, `[_, M]`, bin by bin: `[M, C]`. Columns that are not there are not read.
+fn by_bin(columns: &[f32], n_mels: usize, n_columns: usize) -> Vec<f32> {
+    let mut values = vec![0.0; n_mels * n_columns];
+    for (t, column) in columns.chunks_exact(n_mels.max(1)).take(n_columns).enumerate() {
+        for (bin, value) in column.iter().enumerate() {
+            values[bin * n_columns + t] = *value;
+        }
+    }
+    values
+}
+
+/// Sees what passes: routers are measured, and layers that are done are forgotten.
+struct Watch {
+    memory: Memory,
+    factors: [f32; 2],
+    /// Experts that a row goes to, by layer.
+    top_k: BTreeMap<usize, usize>,
+    from: Mark,
+    routers: Vec<RouterLoss>,
+    /// Router logits with the gradient of their layer's losses.
+    seeds: Vec<(Var, Vec<f32>)>,
+}
+
+impl<D: Adjoint> Probe<Tape<D>> for Watch {
+    fn see(&mut self, tape: &Tape<D>, site: Site, x: &Var) {
+        match site {
+            Site::Router(layer) => {
+                let [_, n_experts] = tape.shape(x);
+                let top_k = self.top_k.get(&layer).copied().unwrap_or(1);
+                let (loss, gradient) = Router { layer, n_experts, top_k }.measure(&tape.download(x), self.factors);
+                self.routers.push(loss);
+                self.seeds.push((*x, gradient));
+            }
+            Site::Layer(_) | Site::VisionLayer(_) | Site::AudioLayer(_) => {
+                if self.memory == Memory::Recompute {
+                    tape.forget(self.from, x);
+                }
+                self.from = tape.mark();
+            }
+            Site::Embeds | Site::VisionPreNorm | Site::AudioEmbeds => self.from = tape.mark(),
+            _ => {}
+        }
+    }
+
+    fn looks(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,248 @@
+//! What a run is made of: `recipes/*.toml`.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::TrainError;
+use crate::optim::{AdamW, Muon, Scale, Settings};
+use crate::schedule::{Schedule, Shape};
+use crate::shape::ModelShape;
+
+/// A recipe. Paths are relative to its file.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Decides the first weights and the order of the data.
+    #[serde(default)]
+    pub seed: u64,
+    /// What is trained.
+    pub model: ModelRecipe,
+    /// What it is trained on.
+    pub data: DataRecipe,
+    /// How its weights are changed.
+    #[serde(default)]
+    pub optimizer: OptimizerRecipe,
+    /// How long, and what is written meanwhile.
+    pub run: RunRecipe,
+}
+
+/// Where the model comes from.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelRecipe {
+    /// Parameters of a new model, all of them: `25M`. Its shape follows; see [`ModelShape::of_size`].
+    pub size: Option<String>,
+    /// Or the `config.json` of a new model.
+    pub config: Option<PathBuf>,
+    /// Or a model whose weights are the first ones.
+    pub from: Option<PathBuf>,
+    /// The tokenizer: a `tokenizer.json`, a rank file, or a model that has one; that of `from` if absent.
+    pub tokenizer: Option<PathBuf>,
+    /// A dial of `size` of its own: width of the residual stream.
+    pub width: Option<usize>,
+    /// The same: layers.
+    pub layers: Option<usize>,
+    /// The same: experts of a layer.
+    pub experts: Option<usize>,
+}
+
+/// Texts, and how they are cut.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataRecipe {
+    /// Files of plain text.
+    pub text: Vec<PathBuf>,
+    /// Tokens of a sequence.
+    #[serde(default = "default_length")]
+    pub length: usize,
+    /// The share of sequences that is only measured.
+    #[serde(default = "default_held_out")]
+    pub held_out: f64,
+}
+
+fn default_length() -> usize {
+    256
+}
+
+fn default_held_out() -> f64 {
+    0.01
+}
+
+/// The optimiser's numbers, those of small models if absent.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerRecipe {
+    /// AdamW's learning rate at its peak.
+    pub lr: f64,
+    /// Decay of AdamW's moments.
+    pub betas: [f64; 2],
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// Muon's learning rate for the matrices inside of layers; without it AdamW takes them too.
+    pub muon_lr: Option<f64>,
+    /// Longer gradients are shortened to this norm.
+    pub clip: f64,
+    /// Steps in which the learning rate rises.
+    pub warm_up: u64,
+    /// Share of the steps in which it falls to a tenth, at the end.
+    pub decay: f64,
+    /// The factor of the loss that keeps experts equally busy.
+    pub balance: f32,
+    /// The factor of the loss that keeps router logits small.
+    pub router_z: f32,
+}
+
+impl Default for OptimizerRecipe {
+    fn default() -> Self {
+        Self {
+            lr: 1e-3,
+            betas: [0.9, 0.95],
+            weight_decay: 0.1,
+            muon_lr: None,
+            clip: 1.0,
+            warm_up: 100,
+            decay: 0.2,
+            balance: 0.01,
+            router_z: 0.001,
+        }
+    }
+}
+
+/// How long a run is.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunRecipe {
+    /// Steps in all.
+    pub steps: u64,
+    /// Sequences of a step.
+    pub batch: usize,
+    /// Rows that go through the model together; a step of more is computed in pieces.
+    #[serde(default = "default_rows")]
+    pub rows: usize,
+    /// Whether layers are computed a second time on the way back, for a fraction of the memory.
+    #[serde(default)]
+    pub recompute: bool,
+    /// Steps between checkpoints.
+    #[serde(default = "default_every")]
+    pub save_every: u64,
+    /// Steps between measurements of what is held out.
+    #[serde(default = "default_every")]
+    pub evaluate_every: u64,
+}
+
+fn default_rows() -> usize {
+    4096
+}
+
+fn default_every() -> u64 {
+    200
+}
+
+impl Recipe {
+    /// Reads the recipe `text` of `file`.
+    ///
+    /// # Errors
+    /// [`TrainError::Recipe`] for what is no recipe, or contradicts itself.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, TrainError> {
+        let wrong = |why: String| TrainError::Recipe { file: file.into(), why };
+        let recipe: Self = toml::from_str(text).map_err(|e| wrong(e.to_string().trim_end().to_owned()))?;
+        recipe.check().map_err(|why| wrong(why.into()))?;
+        Ok(recipe)
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        let ModelRecipe { size, config, from, tokenizer, .. } = &self.model;
+        if usize::from(size.is_some()) + usize::from(config.is_some()) + usize::from(from.is_some()) != 1 {
+            return Err("[model] needs exactly one of size, config and from");
+        }
+        if tokenizer.is_none() && from.is_none() {
+            return Err("[model] needs a tokenizer: a tokenizer.json, or a model that has one");
+        }
+        let positive = |x: f64| x.is_finite() && x > 0.0;
+        let OptimizerRecipe { lr, betas, weight_decay, clip, decay, .. } = &self.optimizer;
+        if self.data.text.is_empty() {
+            return Err("[data] text names no file");
+        }
+        if !(2..=1 << 20).contains(&self.data.length) || !(0.0..0.5).contains(&self.data.held_out) {
+            return Err("[data] length is 2 to 1048576 tokens, held_out 0 to 0.5");
+        }
+        if self.run.steps == 0 || self.run.batch == 0 || self.run.save_every == 0 || self.run.evaluate_every == 0 {
+            return Err("[run] steps, batch, save_every and evaluate_every are at least 1");
+        }
+        if !positive(*lr) || !positive(*clip) || *weight_decay < 0.0 || !(0.0..=1.0).contains(decay) {
+            return Err("[optimizer] lr and clip are above 0, weight_decay is not below it, decay is 0 to 1");
+        }
+        if betas.iter().any(|beta| !(0.0..1.0).contains(beta)) {
+            return Err("[optimizer] betas are 0 to 1, without 1");
+        }
+        Ok(())
+    }
+
+    /// The shape of the new model that `size` asks for, with `vocab_size` tokens; `None` if its config is given.
+    ///
+    /// # Errors
+    /// [`TrainError::Recipe`], in the name of `file`, for a size that is none.
+    pub fn shape(&self, file: &Path, vocab_size: usize) -> Result<Option<ModelShape>, TrainError> {
+        let Some(size) = &self.model.size else { return Ok(None) };
+        let wrong = |why: String| TrainError::Recipe { file: file.into(), why };
+        let n =
+            parse_count(size).ok_or_else(|| wrong(format!("size \"{size}\" is no number of parameters, like 25M")))?;
+        let mut shape = ModelShape::of_size(n, vocab_size)
+            .ok_or_else(|| wrong(format!("a model of {size} has no room for {vocab_size} tokens")))?;
+        let ModelRecipe { width, layers, experts, .. } = self.model;
+        shape.width = width.unwrap_or(shape.width);
+        shape.n_layers = layers.unwrap_or(shape.n_layers);
+        shape.n_experts = experts.unwrap_or(shape.n_experts);
+        if shape.width == 0 || !shape.width.is_multiple_of(64) || shape.n_layers == 0 || shape.n_experts == 0 {
+            return Err(wrong("width is a multiple of 64, layers and experts are at least 1".into()));
+        }
+        Ok(Some(shape))
+    }
+
+    /// The optimiser's settings.
+    pub fn settings(&self) -> Settings {
+        let OptimizerRecipe { lr, betas, weight_decay, muon_lr, clip, .. } = self.optimizer;
+        let adamw = AdamW { lr, betas, eps: 1e-8, weight_decay };
+        let muon = muon_lr.map(|lr| Muon { lr, momentum: 0.95, weight_decay, scale: Scale::AdamW });
+        Settings { adamw, muon, norm_limit: Some(clip), average_decay: None }
+    }
+
+    /// The learning rate's way: a rise, a plateau, a fall.
+    pub fn schedule(&self) -> Schedule {
+        let steps = self.run.steps;
+        // At most all of them: the share is at most 1.
+        let decay = (steps as f64 * self.optimizer.decay).round() as u64;
+        Schedule { warm_up: self.optimizer.warm_up.min(steps), then: Shape::StableDecay { steps, decay, floor: 0.1 } }
+    }
+}
+
+/// `25M` as a number.
+fn parse_count(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let (digits, factor) = match text.char_indices().last()? {
+        (at, 'k' | 'K') => (&text[..at], 1e3),
+        (at, 'm' | 'M') => (&text[..at], 1e6),
+        (at, 'b' | 'B') => (&text[..at], 1e9),
+        _ => (text, 1.0),
+    };
+    let n = digits.parse::<f64>().ok()? * factor;
+    (n.is_finite() && (1.0..1e12).contains(&n)).then_some(n as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_numbers_with_a_letter() {
+        for (text, want) in [("25M", Some(25_000_000)), ("1.5k", Some(1500)), ("300", Some(300)), ("1B", Some(1 << 30))]
+        {
+            let want = want.map(|n| if n == 1 << 30 { 1_000_000_000 } else { n });
+            assert_eq!(parse_count(text), want, "{text}");
+        }
+        for text in ["", "M", "-3M", "NaN", "1e99", "25 apples"] {
+            assert_eq!(parse_count(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Gradients against PyTorch's autograd, and against themselves.
+//!
+//! The goldens lie in `tests/data/train`, made by `scripts/make_train_goldens.py`; a folder made with `--full`, which has
+//! every value, is checked in addition if `PUNA_TRAIN_GOLDENS` names it.
+
+use std::collections::BTreeMap;
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use cpu::{Cpu, CpuOptions};
+
+use formats::Checkpoint;
+use it::hearing::Vectors;
+use it::{Goldens, Prompt, toys};
+use llama::{Input, Model};
+use tensor::{Adjoint, Reference};
+use train::{Losses, Media, Memory, Objective, Sequence, Tape};
+
+/// Of a tensor's largest gradient. Rounding of 24 bits through eight layers, twice, comes to a few 1e-6 in either order.
+const TOLERANCE: f32 = 1e-4;
+
+/// As in the script: one value in so many is kept.
+const STRIDE: usize = 13;
+
+/// As in the script.
+const OBJECTIVE: Objective = Objective { balance: 0.01, router_z: 0.001, logit_rows: 7, memory: Memory::KeepAll };
+
+fn cpu(n_threads: usize) -> Arc<Cpu> {
+    Arc::new(Cpu::new(CpuOptions { threads: NonZeroUsize::new(n_threads), isa: None }))
+}
+
+/// Folders of goldens: the repository's, then the one that `PUNA_TRAIN_GOLDENS` names.
+fn folders() -> Vec<PathBuf> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/train");
+    std::iter::once(own).chain(std::env::var_os("PUNA_TRAIN_GOLDENS").map(PathBuf::from)).collect()
+}
+
+/// A prompt of which every next token is to be learnt.
+fn sequence(prompt: Prompt<'_>, checkpoint: &Checkpoint) -> Result<Sequence> {
+    let ids = prompt.ids("input_ids")?;
+    let mut sequence = Sequence::text(&ids);
+    // The last token says nothing, but its routers count.
+    sequence.inputs.extend(ids.last().map(|id| Input::Token(*id)));
+    sequence.targets.push(0);
+    sequence.weights.push(0.0);
+    if prompt.has("pixel_values") {
+        let patch = checkpoint.config.image_tokens.as_ref().context("image tokens")?.patch;
+        let places = sequence.inputs.iter_mut().filter(|input| **input == Input::Token(patch));
+        places.enumerate().for_each(|(row, input)| *input = Input::Feature { features: 0, row });
+        sequence.media.push(Media::Image(prompt.values("pixel_values")?));
+    }
+    Ok(sequence)
+}
+
+/// Losses and gradients of one sequence.
+fn gradients<D: Adjoint>(
+    dev: &Arc<D>,
+    checkpoint: &Checkpoint,
+    sequence: &Sequence,
+    objective: &Objective,
+) -> Result<(Losses, BTreeMap<String, Vec<f32>>)> {
+    let tape = Tape::new(Arc::clone(dev), |_| true);
+    let model = Model::load(&tape, checkpoint, &mut |_| {})?;
+    let total = sequence.weight();
+    let losses = objective.accumulate(&tape, &model, std::slice::from_ref(sequence), (total, 1.0))?;
+    Ok((losses, tape.take_gradients()))
+}
+
+fn near(got: f64, want: f32, tolerance: f64, what: &str) -> Result<()> {
+    ensure!((got - f64::from(want)).abs() <= tolerance, "{what} is {got}, autograd says {want}");
+    Ok(())
+}
+
+/// Holds `got` against the goldens of one prompt; returns the largest difference, of a tensor's largest value.
+fn compare(got: &BTreeMap<String, Vec<f32>>, vectors: &Vectors, prompt: &str, at: &str) -> Result<(usize, f32)> {
+    let prefix = format!("{prompt}/grad/");
+    let (mut n_compared, mut worst) = (0, 0.0f32);
+    for name in vectors.tensors.keys().filter_map(|name| name.strip_prefix(&prefix)) {
+        let want = vectors.values(&format!("{prefix}{name}"))?;
+        let largest = vectors.values(&format!("{prompt}/largest/{name}"))?[0];
+        let Some(got) = got.get(name) else {
+            ensure!(largest == 0.0, "{at}: {name} has no gradient");
+            continue;
+        };
+        let stride = if got.len() == want.len() { 1 } else { STRIDE };
+        ensure!(got.len().div_ceil(stride) == want.len(), "{at}: {name} has {} values", got.len());
+        for (i, (got, want)) in got.iter().step_by(stride).zip(&want).enumerate() {
+            let difference = (got - want).abs() / largest.max(f32::MIN_POSITIVE);
+            ensure!(difference <= TOLERANCE, "{at}: {name}[{i}·{stride}] is {got}, autograd says {want} ({largest})");
+            worst = worst.max(difference);
+        }
+        n_compared += 1;
+    }
+    ensure!(got.len() >= n_compared, "{at}: gradients that autograd does not have");
+    Ok((n_compared, worst))
+}
+
+fn every_gradient_agrees<D: Adjoint>(dev: &Arc<D>) -> Result<()> {
+    let (mut n_compared, mut worst) = (0, 0.0f32);
+    for folder in folders() {
+        for toy in toys()? {
+            let case = toy.file_name().and_then(|name| name.to_str()).context("a toy's name")?;
+            let file = folder.join(format!("{case}.safetensors"));
+            if !file.is_file() {
+                continue;
+            }
+            let vectors = Vectors::open(&file)?;
+            let checkpoint = Checkpoint::open(&toy)?;
+            for (name, prompt) in Goldens::open(&toy)?.prompts() {
+                if !vectors.tensors.contains_key(&format!("{name}/loss")) {
+                    continue;
+                }
+                let at = format!("{case}/{name}");
+                let (losses, got) = gradients(dev, &checkpoint, &sequence(prompt, &checkpoint)?, &OBJECTIVE)?;
+                near(losses.mean(), vectors.values(&format!("{name}/loss"))?[0], 2e-5, &at)?;
+                let auxiliary = |loss: &train::RouterLoss| {
+                    f64::from(OBJECTIVE.balance) * loss.balance + f64::from(OBJECTIVE.router_z) * loss.z
+                };
+                let whole = losses.mean() + losses.routers.iter().map(auxiliary).sum::<f64>();
+                near(whole, vectors.values(&format!("{name}/whole"))?[0], 2e-5, &at)?;
+                let (n, difference) = compare(&got, &vectors, name, &at)?;
+                println!("{at}: {n} tensors, largest difference {difference:.1e} of the tensor's largest value");
+                (n_compared, worst) = (n_compared + n, worst.max(difference));
+            }
+        }
+    }
+    println!("{n_compared} gradients, largest difference {worst:.1e}");
+    ensure!(n_compared > 500, "only {n_compared} gradients were compared");
+    Ok(())
+}
+
+#[test]
+fn every_gradient_agrees_on_the_reference_device() -> Result<()> {
+    every_gradient_agrees(&Arc::new(Reference))
+}
+
+#[test]
+fn every_gradient_agrees_on_the_cpu_device() -> Result<()> {
+    every_gradient_agrees(&cpu(2))
+}
+
+#[test]
+fn gradients_are_the_same_to_the_bit_on_every_device_and_when_layers_are_computed_again() -> Result<()> {
+    let mut n_compared = 0;
+    for toy in toys()? {
+        let checkpoint = Checkpoint::open(&toy)?;
+        for (name, prompt) in Goldens::open(&toy)?.prompts() {
+            let sequence = sequence(prompt, &checkpoint)?;
+            let (losses, want) = gradients(&Arc::new(Reference), &checkpoint, &sequence, &OBJECTIVE)?;
+            let again = Objective { memory: Memory::Recompute, ..OBJECTIVE };
+            let others = [
+                ("recomputed", gradients(&Arc::new(Reference), &checkpoint, &sequence, &again)?),
+                ("one thread", gradients(&cpu(1), &checkpoint, &sequence, &OBJECTIVE)?),
+                ("two threads", gradients(&cpu(2), &checkpoint, &sequence, &OBJECTIVE)?),
+                ("two threads, recomputed", gradients(&cpu(2), &checkpoint, &sequence, &again)?),
+            ];
+            for (how, (other_losses, got)) in others {
+                let at = format!("{}/{name}, {how}", toy.display());
+                ensure!(losses == other_losses, "{at}: {losses:?}, then {other_losses:?}");
+                ensure!(got.len() == want.len(), "{at}: {} gradients", got.len());
+                for (tensor, want) in &want {
+                    let same = got
+                        .get(tensor)
+                        .is_some_and(|got| got.iter().zip(want).all(|(a, b)| a.to_bits() == b.to_bits()));
+                    ensure!(same, "{at}: {tensor} differs");
+                    n_compared += 1;
+                }
+            }
+        }
+    }
+    println!("{n_compared} gradients equal to the bit");
+    ensure!(n_compared > 3000);
+    Ok(())
+}

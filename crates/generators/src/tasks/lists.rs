@@ -270,7 +270,7 @@ fn result(problem: &Problem) -> Vec<i64> {
         Kind::Largest => largest.into_iter().collect(),
         Kind::Smallest => smallest.into_iter().collect(),
         Kind::SecondLargest => best(|a, b| a > b, largest).into_iter().collect(),
-        Kind::Sum => vec![numbers.iter().fold(0, |sum, n| sum + n)],
+        Kind::Sum => vec![numbers.iter().sum()],
         Kind::Above => chosen(&|n| n > *limit),
         Kind::CountAbove => counted(&|n| n > *limit),
         Kind::Even => chosen(&|n| n & 1 == 0),

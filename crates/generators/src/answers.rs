@@ -73,13 +73,6 @@ pub(crate) fn words(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The text with quotes around it and a stop after it taken off, and each white space one blank.
-pub(crate) fn plain(text: &str) -> String {
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let text = text.strip_suffix('.').unwrap_or(&text);
-    text.trim_matches(['"', '“', '”', '\'', '`']).trim_end_matches('.').to_owned()
-}
-
 /// Whether a number whose text follows `before` has a sign of its own: `-3` and `= -3`, but not `5-3` and `5 - 3`.
 fn is_negative(before: &str) -> bool {
     let Some(before) = before.strip_suffix('-') else { return false };

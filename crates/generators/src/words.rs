@@ -78,16 +78,6 @@ pub(crate) fn several_invented(draw: &mut Draw, n: usize) -> Vec<String> {
     words
 }
 
-/// `items` as a sentence lists them: `a, b and c`.
-pub(crate) fn listed<T: AsRef<str>>(items: &[T]) -> String {
-    let items: Vec<&str> = items.iter().map(AsRef::as_ref).collect();
-    match items.split_last() {
-        None => String::new(),
-        Some((only, [])) => (*only).to_owned(),
-        Some((last, others)) => format!("{} and {last}", others.join(", ")),
-    }
-}
-
 /// Numbers or words between commas.
 pub(crate) fn joined<T: ToString>(items: &[T]) -> String {
     items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")

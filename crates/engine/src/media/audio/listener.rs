@@ -108,8 +108,8 @@ impl Listener {
                 let mut n_left = end.n_valid - chunks.len() * chunk_frames;
                 while n_left > 0 {
                     let n_valid = n_left.min(chunk_frames);
-                    let rest = columns.split_off(columns.len().min(chunk_frames * self.config.mel().settings().n_mels));
-                    let own = std::mem::replace(&mut columns, rest);
+                    let full = first_chunk(&mut columns, chunk_frames * self.config.mel().settings().n_mels);
+                    let own = full.unwrap_or_else(|| std::mem::take(&mut columns));
                     chunks.push(Arc::new(self.config.closed(own, n_valid, end.silence)));
                     n_left -= n_valid;
                 }

@@ -3,6 +3,7 @@
 mod bench;
 mod completions;
 mod config;
+mod data;
 mod graft_audio;
 mod inspect;
 mod plan;
@@ -37,6 +38,8 @@ pub enum Command {
     Quantize(quantize::Quantize),
     /// Give a Llama 4 model ears: an encoder of Whisper's or Voxtral's
     GraftAudio(graft_audio::GraftAudio),
+    /// Check and show training data, and train a tokenizer on it
+    Data(data::Data),
     /// Write every intermediate tensor of a forward pass to a file
     Trace(trace::Trace),
     /// Show the token ids of a text
@@ -60,6 +63,7 @@ impl Command {
             Self::Quantize(command) => return command.run(),
             Self::Plan(command) => return command.run(),
             Self::Config(command) => return command.run(top),
+            Self::Data(command) => return command.run(),
             Self::Bench(command) => command.run()?,
             Self::GraftAudio(command) => command.run()?,
             Self::Inspect(command) => command.run()?,

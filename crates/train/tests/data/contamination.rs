@@ -27,14 +27,14 @@ fn thirteen_words_are_found_whatever_their_case_and_punctuation_and_twelve_are_n
     let benchmarks = benchmarks(&lines)?;
     assert_eq!((benchmarks.n_items(), benchmarks.n_short(), benchmarks.n_overlaps()), (2, 1, 3));
     let mut found = Contamination::default();
-    found.look(&benchmarks, &place(1), "So: natalia -- SOLD clips\nto 48 of her 'friends' in april AND then!");
+    found.look(&benchmarks, &place(1), "So: natalia -- SOLD clips\nto 48 of her 'friends' in april AND then, she!");
     found.look(&benchmarks, &place(2), "natalia sold clips to 48 of her friends in april and later");
     found.look(&benchmarks, &place(3), "");
     found.look(&benchmarks, &place(4), &format!("{question} {question}"));
     assert_eq!((found.n_rows, found.n_rows_found, found.n_found), (4, 2, 7));
     let examples: Vec<_> = found.examples.iter().map(|overlap| (overlap.place.row, overlap.item.row)).collect();
     assert_eq!(examples, [(1, 1), (4, 1)]);
-    assert_eq!(found.examples[0].words, "natalia -- SOLD clips to 48 of her 'friends' in april AND then!");
+    assert_eq!(found.examples[0].words, "natalia -- SOLD clips to 48 of her 'friends' in april AND then, she!");
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use engine::media::audio::{AudioShape, ClipConfig, MelSettings, PadTo, PaddingMo
 use engine::media::{TileConfig, TileSettings};
 use engine::{Layout, Limits};
 use llama::Input;
-use tokenizer::{AudioIds, ChatFormat, ChatTemplate, ImageIds, Message, Role, Specials};
+use tokenizer::{AudioIds, ChatFormat, ChatTemplate, ImageIds, Message, Role};
 use train::data::{Conversation, Encoder, Row, Senses, Unit};
 use train::{Media, Sequence};
 

@@ -385,6 +385,21 @@ pub fn reasoning(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Option<Reaso
     })
 }
 
+/// What turns training data into what this model takes.
+///
+/// # Errors
+/// As [`open_checkpoint`], [`tokenizer_of`], [`chat_format`] and [`Senses::of`].
+pub fn encoder(checkpoint: &Checkpoint) -> Result<train::data::Encoder> {
+    let tokenizer = tokenizer_of(checkpoint)?;
+    let format = chat_format(checkpoint, &tokenizer)?;
+    let markers = reasoning(checkpoint, &tokenizer)
+        .filter(|_| matches!(format, Some(ChatFormat::Llama4(_))))
+        .map(|known| train::data::Markers { start: known.markers.start.clone(), end: known.markers.end.clone() });
+    let senses = Senses::of(checkpoint, &tokenizer)?;
+    let senses = train::data::Senses { layout: senses.layout(), tiles: senses.tiles, clips: senses.clips };
+    Ok(train::data::Encoder { tokenizer, format, markers, senses, limits: Limits::default() })
+}
+
 /// Tokens that end an answer: the config's, the generation config's and the tokenizer's own.
 pub fn end_tokens(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Vec<u32> {
     let files = checkpoint.config.text.eos.iter().chain(&checkpoint.generation.eos).copied();

@@ -176,6 +176,9 @@ fn every_adjoint_is_the_limit_of_differences() -> Result<()> {
     Ok(())
 }
 
+/// A loss of logits.
+type Loss<'a> = dyn Fn(&[f32]) -> Result<f64> + 'a;
+
 fn losses_agree<D: Adjoint>(dev: &D) -> Result<usize> {
     let (logits, teacher) = (numbers(1, 21), numbers(2, 21));
     let (tokens, weights) = ([3, 0, 6], [1.0, 0.0, 0.5]);
@@ -190,7 +193,7 @@ fn losses_agree<D: Adjoint>(dev: &D) -> Result<usize> {
     };
     let (_, of_entropy) = dev.cross_entropy(&dev.upload(&logits, 7)?, targets)?;
     let (_, of_divergence) = dev.divergence(&dev.upload(&logits, 7)?, &dev.upload(&teacher, 7)?, 2.0, &weights)?;
-    let functions: [(&dyn Fn(&[f32]) -> Result<f64>, Vec<f32>); 2] =
+    let functions: [(&Loss<'_>, Vec<f32>); 2] =
         [(&entropy, dev.download(&of_entropy)), (&divergence, dev.download(&of_divergence))];
     let mut n_compared = 0;
     for (f, got) in functions {

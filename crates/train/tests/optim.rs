@@ -40,8 +40,11 @@ fn step(
     Ok(optimizer.step(factor, vec![Parameter { name, shape, weights: Weights::F32(weights), gradient }])?)
 }
 
+/// A shape and values.
+type Golden = (Vec<usize>, Vec<f64>);
+
 /// The golden tensors by name, widened to f64.
-fn goldens() -> Result<BTreeMap<String, (Vec<usize>, Vec<f64>)>> {
+fn goldens() -> Result<BTreeMap<String, Golden>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/train/optimizers.safetensors");
     let tensors = safetensors::parse(&path, &map_file(&path)?)?;
     let widen = |tensor: formats::Tensor| {
@@ -101,7 +104,7 @@ fn muon_takes_the_steps_of_torch() -> Result<()> {
             // The iteration magnifies roundings by what depends on the matrix, so the script measured how far torch's own
             // f32 evaluation lies from its f64 one. Ours is another evaluation in f32, whose roundings are independent of
             // those: a factor of 4 for the larger of two such maxima. A wrong coefficient in the fourth digit moves the
-            // parameters by a hundred times as much.
+            // parameters by five hundred times as much.
             let bound = 4.0 * spread[0];
             let settings = Settings { muon: Some(Muon { scale, ..MUON }), ..SETTINGS };
             let largest = largest_distance(&prefix, "model.layers.0.self_attn.q_proj.weight", settings)?;

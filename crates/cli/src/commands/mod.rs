@@ -3,6 +3,7 @@
 mod bench;
 mod completions;
 mod config;
+mod data;
 mod graft_audio;
 mod inspect;
 mod plan;
@@ -40,6 +41,8 @@ pub enum Command {
     GraftAudio(graft_audio::GraftAudio),
     /// Train a model by a recipe
     Train(train::Train),
+    /// Check and show training data, and train a tokenizer on it
+    Data(data::Data),
     /// Write every intermediate tensor of a forward pass to a file
     Trace(trace::Trace),
     /// Show the token ids of a text
@@ -64,6 +67,7 @@ impl Command {
             Self::Plan(command) => return command.run(),
             Self::Train(command) => return command.run(),
             Self::Config(command) => return command.run(top),
+            Self::Data(command) => return command.run(),
             Self::Bench(command) => command.run()?,
             Self::GraftAudio(command) => command.run()?,
             Self::Inspect(command) => command.run()?,

@@ -29,10 +29,11 @@ impl Lines {
                 drop(line);
                 return Some(Err(self.skip_long_line()));
             }
+            line.truncate(line.trim_ascii_end().len());
             if self.line == 1 && line.starts_with(b"\xef\xbb\xbf") {
                 line.drain(..3);
             }
-            if line.trim_ascii().is_empty() {
+            if line.is_empty() {
                 continue;
             }
             if let Err(error) = std::str::from_utf8(&line) {

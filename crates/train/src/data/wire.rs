@@ -141,6 +141,10 @@ impl<'de, T: DeserializeOwned, const LIMIT: usize> Deserialize<'de> for Many<T, 
 /// # Errors
 /// The field and what is wrong with it.
 pub(super) fn parse(json: &[u8], folder: &Path) -> Result<Row, String> {
+    if !json.trim_ascii_start().starts_with(b"{") {
+        // A list would be taken for the fields in their order.
+        return Err("is no JSON object".into());
+    }
     let wire: Wire = read(json)?;
     let tools = tools(wire.tools.as_deref())?;
     match (wire.text, wire.messages, wire.prompt, wire.chosen, wire.rejected) {

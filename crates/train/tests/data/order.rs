@@ -187,7 +187,7 @@ fn a_state_of_other_sources_or_settings_is_refused() -> Result<()> {
 }
 
 #[test]
-fn packing_loses_nothing_overfills_nothing_and_wastes_less_than_a_third() -> Result<()> {
+fn packing_loses_nothing_overfills_nothing_and_leaves_one_bin_half_empty_at_most() -> Result<()> {
     let n_bins = Cell::new(0);
     proptest!(ProptestConfig::with_cases(300), |(lens in proptest::collection::vec(1..=100usize, 0..200))| {
         let bins = pack(&lens, 100);
@@ -197,13 +197,8 @@ fn packing_loses_nothing_overfills_nothing_and_wastes_less_than_a_third() -> Res
         let filled = |bin: &Vec<usize>| bin.iter().map(|i| lens[*i]).sum::<usize>();
         prop_assert!(bins.iter().all(|bin| filled(bin) <= 100));
         prop_assert!(bins.windows(2).all(|pair| pair[0][0] < pair[1][0]));
-        // Best fit decreasing needs at most 11/9 of the fewest bins and one more (Johnson 1973).
-        let least = lens.iter().sum::<usize>().div_ceil(100);
-        let halves = lens.iter().filter(|len| **len > 50).count();
-        let thirds = lens.iter().filter(|len| **len > 33).count().div_ceil(2);
-        let fewest = least.max(halves).max(thirds);
-        prop_assert!(bins.len() <= 2 * fewest, "{} {fewest}", bins.len());
-        prop_assert_eq!(bins.len(), pack(&lens, 100).len());
+        // What a second half-empty bin holds would have fitted the first.
+        prop_assert!(bins.iter().filter(|bin| filled(bin) <= 50).count() <= 1);
         n_bins.set(n_bins.get() + bins.len());
     });
     println!("{} bins", n_bins.get());

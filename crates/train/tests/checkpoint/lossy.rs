@@ -126,7 +126,10 @@ impl LossyDisk {
     pub fn edit(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
         let node = self.find(path)?;
         match &mut self.nodes.borrow_mut()[node] {
-            Node::File { content, .. } => Ok(change(content)),
+            Node::File { content, .. } => {
+                change(content);
+                Ok(())
+            }
             Node::Folder { .. } => refuse(ErrorKind::IsADirectory),
         }
     }

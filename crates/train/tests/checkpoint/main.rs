@@ -271,7 +271,7 @@ fn two_are_kept_and_what_is_not_ours_is_left_alone() -> Result<()> {
         ensure!(saved.not_removed.is_empty());
         if step == 7 {
             // In the way of its removal.
-            disk.create(&Path::new("run/step-000007/evaluation.txt"))?;
+            disk.create(Path::new("run/step-000007/evaluation.txt"))?;
         } else if step == 9 {
             let blocked = disk.list(Path::new("run/step-000007.old")).unwrap_or_default();
             ensure!(blocked.is_empty());

@@ -112,7 +112,7 @@ pub fn open_checkpoint(path: &Path, mmproj: Option<&Path>) -> Result<Checkpoint>
 }
 
 /// `--audio-weights`.
-#[derive(clap::Args, Debug, Clone, Copy)]
+#[derive(clap::Args, Debug, Clone, Copy, Default)]
 pub struct AudioArguments {
     /// How the linear maps of the audio encoder are held; by default as they are stored. q8_0 takes a quarter of f32's
     /// memory and is faster

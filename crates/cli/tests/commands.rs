@@ -297,6 +297,7 @@ fn no_command_has_more_than_25_flags() {
         "inspect",
         "quantize",
         "graft-audio",
+        "train",
         "trace",
         "tokenize",
         "completions",

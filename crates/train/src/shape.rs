@@ -74,7 +74,7 @@ mod tests {
         let want = ModelShape { width: 256, n_layers: 6, n_experts: 8, ffn: 512, vocab_size: 4096 };
         assert_eq!((shape, want.n_parameters()), (Some(want), 24_526_080));
         assert_eq!(ModelShape::of_size(1_000_000, 128_000), None);
-        let sizes = [1, 2, 5, 10, 40, 100, 400].map(|millions| ModelShape::of_size(millions * 1_000_000, 1024));
+        let sizes = [2, 4, 8, 20, 50, 100, 400].map(|millions| ModelShape::of_size(millions * 1_000_000, 1024));
         let widths: Vec<usize> = sizes.iter().flatten().map(|shape| shape.width).collect();
         assert!(widths.len() == 7 && widths.is_sorted(), "{widths:?}");
     }

@@ -46,8 +46,6 @@ pub struct Run {
     #[command(flatten)]
     cache: model::CacheArguments,
     #[command(flatten)]
-    audio: model::AudioArguments,
-    #[command(flatten)]
     experts: experts::ExpertArguments,
     /// Think before the answer: on, off, low, medium, high or what else the model knows, or a number of tokens; as the model
     /// does by itself if absent
@@ -158,7 +156,12 @@ impl Run {
             return Err(usage("there is no prompt", "write one after the flags, or pipe it in"));
         }
         let attached = self.attachments.read()?;
-        let files = Files { model: &self.model, mmproj: self.mmproj.as_deref(), lora: &self.lora, audio: self.audio };
+        let files = Files {
+            model: &self.model,
+            mmproj: self.mmproj.as_deref(),
+            lora: &self.lora,
+            audio: model::AudioArguments::default(),
+        };
         let mut chat = Chat::open(files, self.device.open(), (self.cache, self.experts))?;
         if let Some(level) = &self.think {
             chat.think(level)?;

@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
-use std::path::Path;
+use std::path::{Component, Path};
 use std::rc::Rc;
 
 use rand::{RngExt, SeedableRng};
@@ -148,7 +148,9 @@ impl LossyDisk {
 
     fn find(&self, path: &Path) -> io::Result<usize> {
         let mut at = 0;
-        for part in path.components().filter_map(|part| part.as_os_str().to_str()) {
+        // "." is where one is.
+        let parts = path.components().filter(|part| matches!(part, Component::Normal(_)));
+        for part in parts.filter_map(|part| part.as_os_str().to_str()) {
             match &self.nodes.borrow()[at] {
                 Node::Folder { names, .. } => at = *names.get(part).ok_or(ErrorKind::NotFound)?,
                 Node::File { .. } => return refuse(ErrorKind::NotADirectory),

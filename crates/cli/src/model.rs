@@ -196,8 +196,11 @@ pub fn load<D: Device>(dev: &D, checkpoint: &Checkpoint) -> Result<Model<D>> {
     Ok(model)
 }
 
-/// The tokenizer that `path` names, a model's or a tokenizer file's own, with the chat format that goes with it.
+/// The tokenizer that `path` names, a model's, a tokenizer file's own or that of a folder without a model, with the chat format that goes with it.
 pub fn open_tokenizer(path: &Path) -> Result<(Tokenizer, Option<ChatFormat>)> {
+    // A folder of a tokenizer alone, as `puna data tokenizer` writes it.
+    let lone = path.join("tokenizer.json");
+    let path = if lone.is_file() && !path.join("config.json").is_file() { &lone } else { path };
     let tokenizer = match path.extension().and_then(|extension| extension.to_str()) {
         Some("model") => from_ranks(path)?,
         Some("json") => {

@@ -64,6 +64,18 @@ fn a_dry_run_says_what_would_be_and_writes_nothing() {
 }
 
 #[test]
+fn a_tokenizer_of_ones_own_and_a_size_are_enough() {
+    let folder = folder();
+    let arguments = ["data", "tokenizer", "text.txt", "--tokens", "300", "-o", "own"];
+    let made = Command::new(env!("CARGO_BIN_EXE_puna")).args(arguments).current_dir(folder.path()).output();
+    let made = made.expect("puna starts");
+    assert!(made.status.success(), "{}", said(&made));
+    recipe(folder.path(), "size = \"2M\"\ntokenizer = \"own\"", "");
+    let output = train(folder.path(), &["--dry-run"]);
+    assert!(output.status.success() && said(&output).contains("parameters"), "{}", said(&output));
+}
+
+#[test]
 fn a_wrong_recipe_is_refused_with_its_name_and_the_way_out() {
     let folder = folder();
     let mut n_refused = 0;

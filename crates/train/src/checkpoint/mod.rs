@@ -1,7 +1,7 @@
 //! Checkpoints that survive a kill, a full disk and a loss of power.
 //!
 //! A checkpoint is a folder `step-000123` of safetensors and JSON. It is written under a temporary name, every file synced,
-//! the [manifest](manifest) with sizes and BLAKE3 of all files last, and gets its name when all of that is on the disk.
+//! the manifest with sizes and BLAKE3 of all files last, and gets its name when all of that is on the disk.
 //! What has a checkpoint's name but does not hold what its manifest says is refused with the file's name. The two newest
 //! are kept; files that are not ours are left alone. One run at a time may write to a folder.
 

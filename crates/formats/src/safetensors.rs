@@ -262,7 +262,7 @@ pub fn write(path: &Path, tensors: &[NewTensor<'_>]) -> Result<(), FormatError> 
 
 /// What stands before the data in a file that holds `tensors`, each with its length in bytes, in the order given.
 ///
-/// `path` names the file in errors alone. For who writes by other ways than [`write`].
+/// `path` names the file in errors alone. For who writes by other ways than [`write`](fn@write).
 ///
 /// # Errors
 /// [`FormatError::Unsupported`] for block formats, which safetensors files have no name for; [`FormatError::Corrupt`] if

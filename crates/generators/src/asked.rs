@@ -1,8 +1,8 @@
 //! What questions about media share: how a sample is put together and how a short answer is compared.
 
 use rand::RngExt;
-use rand::seq::IndexedRandom;
 
+use crate::choose::one_of;
 use crate::{Draw, Part, Role, Sample, Turn};
 
 /// A question about `media` and its answer. The question comes after the media, in one sample of four before them.
@@ -31,11 +31,6 @@ pub(crate) fn expected(sample: &Sample) -> &str {
 /// Whether two short answers are the same but for case, outer space, a stop at the end and an article at the beginning.
 pub(crate) fn is_same(expected: &str, answer: &str) -> bool {
     plain(expected) == plain(answer)
-}
-
-/// One of `choices`, all equally likely.
-pub(crate) fn one_of<'a, T>(draw: &mut Draw, choices: &'a [T]) -> &'a T {
-    choices.choose(draw).expect("every table of choices has an entry")
 }
 
 /// One of `wordings`, with `*` replaced by `word`.

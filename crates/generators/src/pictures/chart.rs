@@ -7,7 +7,7 @@ use super::Options;
 use super::canvas::{Canvas, Rgb, background_for, contrast, jittered};
 use super::font::Face;
 use super::scene::COLOURS;
-use crate::asked::one_of;
+use crate::choose::one_of;
 use crate::{Draw, Split};
 
 /// Highest value of the scale.

@@ -7,7 +7,8 @@ use rand::RngExt;
 use super::Options;
 use super::canvas::{Canvas, background_for, contrast, jittered};
 use super::scene::COLOURS;
-use crate::asked::{self, one_of};
+use crate::asked;
+use crate::choose::one_of;
 use crate::{Draw, Generator, Image, Part, Sample, Split};
 
 /// The task.

@@ -6,7 +6,8 @@ use rand::RngExt;
 
 use super::Options;
 use super::scene::{PLACES, SIZES, Scene, Thing};
-use crate::asked::{self, one_of, words_of};
+use crate::asked::{self, words_of};
+use crate::choose::one_of;
 use crate::{Draw, Generator, Part, Sample, Split};
 
 /// The task.

@@ -14,7 +14,7 @@ use rand::RngExt;
 use tiny_skia::{Path, PathBuilder, Rect, Transform};
 
 use super::pen::Hand;
-use crate::asked::one_of;
+use crate::choose::one_of;
 use crate::{Draw, Split};
 
 /// A font file may not be larger.

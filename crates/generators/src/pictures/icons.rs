@@ -11,7 +11,8 @@ use tiny_skia::Transform;
 
 use super::Options;
 use super::canvas::{Canvas, background_for};
-use crate::asked::{self, one_of};
+use crate::asked;
+use crate::choose::one_of;
 use crate::{Draw, Generator, Part, Sample, Split};
 
 /// Pictures are kept this wide and high.

@@ -7,7 +7,8 @@ use rand::seq::SliceRandom;
 
 use super::Options;
 use super::chart::{Frame, TOP};
-use crate::asked::{self, one_of, worded};
+use crate::asked::{self, worded};
+use crate::choose::one_of;
 use crate::{Draw, Generator, Image, Part, Sample, Split};
 
 /// The task.

@@ -9,7 +9,8 @@ use tiny_skia::{Path, Transform};
 use super::Options;
 use super::canvas::{Canvas, background_for};
 use super::words::WORDS;
-use crate::asked::{self, one_of};
+use crate::asked;
+use crate::choose::one_of;
 use crate::{Draw, Generator, Image, Part, Sample, Split};
 
 /// The task.

@@ -5,7 +5,7 @@ use rand::seq::SliceRandom;
 use tiny_skia::{Path, PathBuilder, Transform};
 
 use super::canvas::{Canvas, Rgb, background_for, jittered};
-use crate::asked::one_of;
+use crate::choose::one_of;
 use crate::{Draw, Image};
 
 /// What a thing looks like from its edge.

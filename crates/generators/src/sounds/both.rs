@@ -7,7 +7,8 @@ use super::events::EVENTS;
 use super::room::record;
 use super::said::spoken;
 use super::words::{self, is_pair_of};
-use crate::asked::{self, one_of};
+use crate::asked;
+use crate::choose::one_of;
 use crate::pictures::scene::{COLOURS, SHAPES, Scene, Thing, company, counted};
 use crate::{Draw, Generator, Part, Sample, Sound, Split};
 

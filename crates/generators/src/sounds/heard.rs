@@ -6,7 +6,8 @@ use super::events::EVENTS;
 use super::room::record;
 use super::said::{row, spelled, spoken};
 use super::voice::samples;
-use crate::asked::{self, one_of};
+use crate::asked;
+use crate::choose::one_of;
 use crate::{Draw, Generator, Part, Sample, Split};
 
 /// "What do you hear?"

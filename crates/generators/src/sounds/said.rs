@@ -5,7 +5,8 @@ use rand::RngExt;
 use super::room::record;
 use super::voice::Speaker;
 use super::words::{WORDS, is_pair_of};
-use crate::asked::{self, one_of, worded, words_of};
+use crate::asked::{self, worded, words_of};
+use crate::choose::one_of;
 use crate::{Draw, Generator, Part, Sample, Sound, Split};
 
 /// "What is said?"

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use rand::RngExt;
 
 use super::Voice;
-use crate::asked::{self, one_of};
+use crate::asked;
+use crate::choose::one_of;
 use crate::pictures::describe::phrase;
 use crate::pictures::scene::{PLACES, SIZES, Scene, Thing, index_of};
 use crate::pictures::shapes;

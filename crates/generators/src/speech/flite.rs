@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use rand::RngExt;
 
-use crate::asked::one_of;
+use crate::choose::one_of;
 use crate::{Draw, Split};
 
 /// Voices to train with that sound well; one that is missing is left out.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use rand::RngExt;
 
 use super::Voice;
-use crate::asked::{self, one_of, words_of};
+use crate::asked::{self, words_of};
+use crate::choose::one_of;
 use crate::pictures::words::WORDS;
 use crate::{Draw, Generator, Part, Sample, Split};
 

@@ -212,13 +212,19 @@ fn two_panics_in_a_row_end_the_thread_and_every_job() -> Result<()> {
     std::panic::set_hook(Box::new(|_| {}));
     let mut options = options(2);
     options.running = 1;
-    options.faults = Some(Arc::new(|point| {
+    // No step breaks before every job is there: what comes after the second is refused, not failed.
+    let gate = Arc::new(Mutex::new(()));
+    let waits = Arc::clone(&gate);
+    options.faults = Some(Arc::new(move |point| {
         if point == "prefill.after_store" {
+            drop(waits.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
             std::panic::panic_any("injected");
         }
     }));
     let served = Served::start(1, options)?;
+    let closed = gate.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let events: Vec<Events> = (0..6).map(|i| Ok(served.handle.submit(job(prompt(i, 9), 5))?)).collect::<Result<_>>()?;
+    drop(closed);
     for events in events {
         let last = Outcome::of(events).last;
         assert!(matches!(last.as_slice(), [Event::Failed(Failure::Internal | Failure::ShuttingDown)]), "{last:?}");

@@ -11,6 +11,7 @@ mod failure;
 mod interrupt;
 mod memory;
 mod model;
+mod new_folder;
 mod ordered;
 mod output;
 mod plan;

@@ -23,8 +23,9 @@ fn folder() -> tempfile::TempDir {
 
 fn recipe(folder: &Path, model: &str, more: &str) {
     let recipe = format!(
-        "[model]\n{model}\n[data]\ntext = [\"text.txt\"]\nlength = 24\nheld_out = 0.4\n[optimizer]\nlr = 3e-3\nwarm_up = 2\n\
-         [run]\nsteps = 4\nbatch = 2\nsave_every = 2\nevaluate_every = 4\n{more}"
+        "[model]\n{model}\n[data]\nlength = 24\nheld_out = 0.4\n\
+         [[data.source]]\nfile = \"text.txt\"\n[optimizer]\nlr = 3e-3\nwarm_up = 2\n\
+         [run]\nsteps = 4\ntokens = 48\nsave_every = 2\nevaluate_every = 4\n{more}"
     );
     std::fs::write(folder.join("recipe.toml"), recipe).expect("a recipe is written");
 }

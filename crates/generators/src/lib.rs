@@ -14,7 +14,7 @@ mod sample;
 pub mod sounds;
 pub mod speech;
 mod task;
-mod tasks;
+pub mod tasks;
 mod wording;
 mod words;
 mod worked;

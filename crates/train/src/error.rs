@@ -31,6 +31,9 @@ pub enum TrainError {
         /// What is wrong.
         why: String,
     },
+    /// Data could not be read or used.
+    #[error(transparent)]
+    Data(#[from] crate::data::DataError),
     /// A checkpoint could not be written.
     #[error(transparent)]
     Checkpoint(#[from] crate::checkpoint::CheckpointError),

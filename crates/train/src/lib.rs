@@ -2,7 +2,6 @@
 
 pub mod data;
 mod error;
-mod feed;
 mod objective;
 mod router;
 mod run;
@@ -18,10 +17,9 @@ pub mod schedule;
 pub mod shape;
 
 pub use error::TrainError;
-pub use feed::Feed;
 pub use objective::{Losses, Memory, Objective, evaluate};
 pub use router::RouterLoss;
-pub use run::{End, Event, Plan, Run};
+pub use run::{End, Event, Plan, Run, Stage};
 pub use sequence::{Chunk, Media, Sequence};
 pub use tape::{Mark, Tape, Var};
 pub use trainer::{Step, Trained, Trainer};

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::TrainError;
 use crate::optim::{AdamW, Muon, Scale, Settings};
 use crate::schedule::{Schedule, Shape};
-use crate::shape::ModelShape;
+use crate::shape::{HEAD_LEN, ModelShape, Towers};
 
 /// A recipe. Paths are relative to its file.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -19,10 +19,14 @@ pub struct Recipe {
     /// What is trained.
     pub model: ModelRecipe,
     /// What it is trained on.
+    #[serde(default)]
     pub data: DataRecipe,
     /// How its weights are changed.
     #[serde(default)]
     pub optimizer: OptimizerRecipe,
+    /// What comes after what; one stage with the sources of `[data]` if there is none.
+    #[serde(default, rename = "stage")]
+    pub stages: Vec<StageRecipe>,
     /// How long, and what is written meanwhile.
     pub run: RunRecipe,
 }
@@ -39,26 +43,94 @@ pub struct ModelRecipe {
     pub from: Option<PathBuf>,
     /// The tokenizer: a `tokenizer.json`, a rank file, or a model that has one; that of `from` if absent.
     pub tokenizer: Option<PathBuf>,
+    /// Whether a model of `size` takes images.
+    #[serde(default)]
+    pub images: bool,
+    /// Whether a model of `size` takes audio.
+    #[serde(default)]
+    pub audio: bool,
+    /// Whether a new model is one that thinks before it answers where it is told to.
+    #[serde(default)]
+    pub thinking: bool,
     /// A dial of `size` of its own: width of the residual stream.
     pub width: Option<usize>,
     /// The same: layers.
     pub layers: Option<usize>,
     /// The same: experts of a layer.
     pub experts: Option<usize>,
+    /// The same: width of an expert.
+    pub ffn: Option<usize>,
 }
 
-/// Texts, and how they are cut.
+/// What is learnt from, and how it is cut.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataRecipe {
-    /// Files of plain text.
-    pub text: Vec<PathBuf>,
-    /// Tokens of a sequence.
+    /// Where rows come from, if no stage says otherwise.
+    #[serde(default, rename = "source")]
+    pub sources: Vec<SourceRecipe>,
+    /// Tokens of a sequence at most.
     #[serde(default = "default_length")]
     pub length: usize,
-    /// The share of sequences that is only measured.
+    /// The share of files' rows that is only measured.
     #[serde(default = "default_held_out")]
     pub held_out: f64,
+    /// A folder of outline fonts that pictures are printed in, beside the two that are always there.
+    pub fonts: Option<PathBuf>,
+    /// A folder of pictures that are called what they show.
+    pub icons: Option<PathBuf>,
+    /// Files of prose that conversations are about.
+    #[serde(default)]
+    pub prose: Vec<PathBuf>,
+}
+
+/// A file or a generator.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceRecipe {
+    /// A file of rows: text, JSONL or Parquet.
+    pub file: Option<PathBuf>,
+    /// Or a generator by its name, or a group of them.
+    pub generator: Option<String>,
+    /// How often it comes beside the others. A group's members share it.
+    #[serde(default = "default_weight")]
+    pub weight: f64,
+}
+
+/// A part of a run with sources of its own.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageRecipe {
+    /// What it is called.
+    pub name: String,
+    /// Its steps.
+    pub steps: u64,
+    /// What its learning rates are multiplied by.
+    #[serde(default = "default_weight")]
+    pub lr: f64,
+    /// Beginnings of the names of the tensors that are trained; all if empty.
+    #[serde(default)]
+    pub train: Vec<String>,
+    /// Where its rows come from; those of `[data]` if empty.
+    #[serde(default, rename = "source")]
+    pub sources: Vec<SourceRecipe>,
+}
+
+impl Default for DataRecipe {
+    fn default() -> Self {
+        Self {
+            sources: Vec::new(),
+            length: default_length(),
+            held_out: default_held_out(),
+            fonts: None,
+            icons: None,
+            prose: Vec::new(),
+        }
+    }
+}
+
+fn default_weight() -> f64 {
+    1.0
 }
 
 fn default_length() -> usize {
@@ -87,6 +159,8 @@ pub struct OptimizerRecipe {
     pub warm_up: u64,
     /// Share of the steps in which it falls to a tenth, at the end.
     pub decay: f64,
+    /// The share of the old average that each step keeps, for a model that is a moving average of the weights.
+    pub average: Option<f64>,
     /// The factor of the loss that keeps experts equally busy.
     pub balance: f32,
     /// The factor of the loss that keeps router logits small.
@@ -103,6 +177,7 @@ impl Default for OptimizerRecipe {
             clip: 1.0,
             warm_up: 100,
             decay: 0.2,
+            average: None,
             balance: 0.01,
             router_z: 0.001,
         }
@@ -113,10 +188,11 @@ impl Default for OptimizerRecipe {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunRecipe {
-    /// Steps in all.
-    pub steps: u64,
-    /// Sequences of a step.
-    pub batch: usize,
+    /// Steps in all, where stages do not say.
+    pub steps: Option<u64>,
+    /// Tokens of a step.
+    #[serde(default = "default_tokens")]
+    pub tokens: usize,
     /// Rows that go through the model together; a step of more is computed in pieces.
     #[serde(default = "default_rows")]
     pub rows: usize,
@@ -129,6 +205,10 @@ pub struct RunRecipe {
     /// Steps between measurements of what is held out.
     #[serde(default = "default_every")]
     pub evaluate_every: u64,
+}
+
+fn default_tokens() -> usize {
+    4096
 }
 
 fn default_rows() -> usize {
@@ -160,23 +240,60 @@ impl Recipe {
             return Err("[model] needs a tokenizer: a tokenizer.json, or a model that has one");
         }
         let positive = |x: f64| x.is_finite() && x > 0.0;
-        let OptimizerRecipe { lr, betas, weight_decay, clip, decay, .. } = &self.optimizer;
-        if self.data.text.is_empty() {
-            return Err("[data] text names no file");
+        let OptimizerRecipe { lr, betas, weight_decay, clip, decay, average, .. } = &self.optimizer;
+        if self.run.steps.is_some() != self.stages.is_empty() {
+            return Err("either [run] has steps, or each [[stage]] has");
+        }
+        for stage in self.stages() {
+            if stage.sources.is_empty() {
+                return Err("there is nothing to learn from: name a [[data.source]]");
+            }
+            if stage.steps == 0 || !positive(stage.lr) {
+                return Err("steps are at least 1, and a stage's lr, which multiplies the others, is above 0");
+            }
+            if stage.sources.iter().any(|source| source.file.is_some() == source.generator.is_some()) {
+                return Err("each source is either a file or a generator");
+            }
         }
         if !(2..=1 << 20).contains(&self.data.length) || !(0.0..0.5).contains(&self.data.held_out) {
             return Err("[data] length is 2 to 1048576 tokens, held_out 0 to 0.5");
         }
-        if self.run.steps == 0 || self.run.batch == 0 || self.run.save_every == 0 || self.run.evaluate_every == 0 {
-            return Err("[run] steps, batch, save_every and evaluate_every are at least 1");
+        if self.run.tokens < self.data.length {
+            return Err("[run] tokens, those of a step, are at least [data] length");
+        }
+        if self.run.rows == 0 || self.run.save_every == 0 || self.run.evaluate_every == 0 {
+            return Err("[run] rows, save_every and evaluate_every are at least 1");
         }
         if !positive(*lr) || !positive(*clip) || *weight_decay < 0.0 || !(0.0..=1.0).contains(decay) {
             return Err("[optimizer] lr and clip are above 0, weight_decay is not below it, decay is 0 to 1");
         }
-        if betas.iter().any(|beta| !(0.0..1.0).contains(beta)) {
-            return Err("[optimizer] betas are 0 to 1, without 1");
+        if betas.iter().chain(average).any(|beta| !(0.0..1.0).contains(beta)) {
+            return Err("[optimizer] betas and average are 0 to 1, without 1");
         }
         Ok(())
+    }
+
+    /// What comes after what, each with its own sources.
+    pub fn stages(&self) -> Vec<StageRecipe> {
+        let sources = &self.data.sources;
+        match (self.stages.as_slice(), self.run.steps) {
+            ([], steps) => {
+                let (steps, sources) = (steps.unwrap_or_default(), sources.clone());
+                vec![StageRecipe { name: "all".into(), steps, lr: 1.0, train: Vec::new(), sources }]
+            }
+            (stages, _) => {
+                let own = |stage: &StageRecipe| match stage.sources.is_empty() {
+                    true => StageRecipe { sources: sources.clone(), ..stage.clone() },
+                    false => stage.clone(),
+                };
+                stages.iter().map(own).collect()
+            }
+        }
+    }
+
+    /// Steps in all.
+    pub fn steps(&self) -> u64 {
+        self.stages().iter().map(|stage| stage.steps).sum()
     }
 
     /// The shape of the new model that `size` asks for, with `vocab_size` tokens; `None` if its config is given.
@@ -188,29 +305,32 @@ impl Recipe {
         let wrong = |why: String| TrainError::Recipe { file: file.into(), why };
         let n =
             parse_count(size).ok_or_else(|| wrong(format!("size \"{size}\" is no number of parameters, like 25M")))?;
-        let mut shape = ModelShape::of_size(n, vocab_size)
+        let ModelRecipe { width, layers, experts, ffn, images, audio, .. } = self.model;
+        let mut shape = ModelShape::of_size(n, vocab_size, Towers { images, audio })
             .ok_or_else(|| wrong(format!("a model of {size} has no room for {vocab_size} tokens")))?;
-        let ModelRecipe { width, layers, experts, .. } = self.model;
         shape.width = width.unwrap_or(shape.width);
         shape.n_layers = layers.unwrap_or(shape.n_layers);
         shape.n_experts = experts.unwrap_or(shape.n_experts);
-        if shape.width == 0 || !shape.width.is_multiple_of(64) || shape.n_layers == 0 || shape.n_experts == 0 {
-            return Err(wrong("width is a multiple of 64, layers and experts are at least 1".into()));
+        shape.ffn = ffn.unwrap_or(shape.ffn);
+        let is_whole = shape.width.is_multiple_of(HEAD_LEN) && shape.ffn.is_multiple_of(32);
+        if !is_whole || [shape.width, shape.n_layers, shape.n_experts, shape.ffn].contains(&0) {
+            let why = "width is a multiple of 64, ffn of 32, layers and experts are at least 1";
+            return Err(wrong(why.into()));
         }
         Ok(Some(shape))
     }
 
     /// The optimiser's settings.
     pub fn settings(&self) -> Settings {
-        let OptimizerRecipe { lr, betas, weight_decay, muon_lr, clip, .. } = self.optimizer;
+        let OptimizerRecipe { lr, betas, weight_decay, muon_lr, clip, average, .. } = self.optimizer;
         let adamw = AdamW { lr, betas, eps: 1e-8, weight_decay };
         let muon = muon_lr.map(|lr| Muon { lr, momentum: 0.95, weight_decay, scale: Scale::AdamW });
-        Settings { adamw, muon, norm_limit: Some(clip), average_decay: None }
+        Settings { adamw, muon, norm_limit: Some(clip), average_decay: average }
     }
 
     /// The learning rate's way: a rise, a plateau, a fall.
     pub fn schedule(&self) -> Schedule {
-        let steps = self.run.steps;
+        let steps = self.steps();
         // At most all of them: the share is at most 1.
         let decay = (steps as f64 * self.optimizer.decay).round() as u64;
         Schedule { warm_up: self.optimizer.warm_up.min(steps), then: Shape::StableDecay { steps, decay, floor: 0.1 } }

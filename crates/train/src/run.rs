@@ -1,22 +1,21 @@
 //! A run: steps, measurements, checkpoints, until it is done or told to stop.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
 use tensor::Adjoint;
 
 use crate::checkpoint::{CheckpointError, Checkpoints, Loaded, SavedTensor, Snapshot, Storage, Values};
+use crate::data;
 use crate::optim::{Counters, Outcome, StateTensor};
 use crate::schedule::Schedule;
-use crate::{Feed, Step, TrainError, Trainer};
-
-/// Sequences that a measurement of what is held out takes at most.
-const MEASURED: usize = 64;
+use crate::{Losses, Sequence, Step, TrainError, Trained, Trainer};
 
 /// A run.
 pub struct Run<D: Adjoint, S> {
     trainer: Trainer<D>,
-    feed: Feed,
+    stages: Vec<Stage>,
     schedule: Schedule,
     checkpoints: Checkpoints<S>,
     plan: Plan,
@@ -24,13 +23,25 @@ pub struct Run<D: Adjoint, S> {
     step: u64,
 }
 
-/// How long a run is, and what it does now and then.
+/// Steps of a run that learn the same from the same.
+pub struct Stage {
+    /// What it is called.
+    pub name: String,
+    /// How many steps it has.
+    pub steps: u64,
+    /// What its learning rates are multiplied by.
+    pub factor: f64,
+    /// Which tensors are trained.
+    pub trained: Trained,
+    /// What is learnt from.
+    pub feed: data::Feed,
+    /// What is only measured, by where it comes from.
+    pub held_out: Vec<(String, Vec<Sequence>)>,
+}
+
+/// What a run does now and then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
-    /// Steps in all.
-    pub steps: u64,
-    /// Sequences of a step.
-    pub batch: usize,
     /// Steps between checkpoints.
     pub save_every: u64,
     /// Steps between measurements of what is held out.
@@ -40,6 +51,8 @@ pub struct Plan {
 /// What a run tells while it goes.
 #[derive(Debug)]
 pub enum Event<'a> {
+    /// A stage begins.
+    Stage(&'a str),
     /// A step is done.
     Step {
         /// Its number, from 1.
@@ -51,8 +64,15 @@ pub enum Event<'a> {
         /// Tokens a second.
         tokens_per_s: f64,
     },
-    /// What is held out was measured after so many steps: the mean cross-entropy in nats a token.
-    Evaluated(u64, f64),
+    /// What is held out was measured.
+    Evaluated {
+        /// After so many steps.
+        step: u64,
+        /// The mean cross-entropy in nats a token.
+        mean: f64,
+        /// The same by where it comes from.
+        by_source: &'a [(&'a str, f64)],
+    },
     /// A checkpoint was written after so many steps.
     Saved(u64),
     /// It could not be; the run goes on.
@@ -72,28 +92,44 @@ impl<D: Adjoint, S: Storage> Run<D, S> {
     /// A run from its beginning.
     pub fn new(
         trainer: Trainer<D>,
-        feed: Feed,
+        stages: Vec<Stage>,
         (schedule, plan): (Schedule, Plan),
         checkpoints: Checkpoints<S>,
     ) -> Self {
-        Self { trainer, feed, schedule, checkpoints, plan, step: 0 }
+        Self { trainer, stages, schedule, checkpoints, plan, step: 0 }
     }
 
     /// Goes on where `loaded` was saved.
     ///
     /// # Errors
-    /// [`TrainError`] if it is of another model or not what a run saves.
+    /// [`TrainError`] if it is of another model or other data, or not what a run saves.
     pub fn resume(&mut self, loaded: Loaded) -> Result<(), TrainError> {
         let wrong = |why: &str| TrainError::Resume { step: loaded.step, why: why.into() };
-        let counters = loaded.state.get("counters").cloned().unwrap_or_default();
-        let counters: Counters = serde_json::from_value(counters).map_err(|e| wrong(&e.to_string()))?;
-        if loaded.state.get("batch").and_then(serde_json::Value::as_u64) != Some(self.plan.batch as u64) {
-            return Err(wrong("it was saved by a run with another batch"));
+        let part = |name: &str| loaded.state.get(name).cloned().unwrap_or_default();
+        let counters: Counters = serde_json::from_value(part("counters")).map_err(|e| wrong(&e.to_string()))?;
+        self.step = loaded.step;
+        if let Some(number) = self.stage_of(loaded.step)
+            && part("stage").as_u64() == Some(number as u64)
+        {
+            let state = serde_json::from_value(part("feed")).map_err(|e| wrong(&e.to_string()))?;
+            self.stages[number].feed.resume(&state)?;
         }
         let tensors = loaded.optimizer.into_iter().chain(loaded.averages);
-        self.trainer.restore(loaded.weights, counters, tensors)?;
-        self.step = loaded.step;
-        Ok(())
+        self.trainer.restore(loaded.weights, counters, tensors)
+    }
+
+    /// The number of the stage that `step`, counted from 0, belongs to; `None` behind the last.
+    fn stage_of(&self, step: u64) -> Option<usize> {
+        let mut end = 0;
+        self.stages.iter().position(|stage| {
+            end += stage.steps;
+            step < end
+        })
+    }
+
+    /// Steps in all.
+    pub fn n_steps(&self) -> u64 {
+        self.stages.iter().map(|stage| stage.steps).sum()
     }
 
     /// Steps until all are done, or `stop` says so, and a last checkpoint. `tell` hears of everything.
@@ -101,12 +137,19 @@ impl<D: Adjoint, S: Storage> Run<D, S> {
     /// # Errors
     /// [`TrainError`] if a step fails, or the last checkpoint can not be written.
     pub fn go(&mut self, stop: &dyn Fn() -> bool, tell: &mut dyn FnMut(&Event<'_>)) -> Result<End, TrainError> {
-        let mut saved = self.step;
-        while self.step < self.plan.steps && !stop() {
-            let factor = self.schedule.factor(self.step);
-            let first = self.step * self.plan.batch as u64;
-            let batch: Vec<_> = (first..first + self.plan.batch as u64).map(|index| self.feed.at(index)).collect();
+        let (mut saved, mut current) = (self.step, None);
+        let n_steps = self.n_steps();
+        while self.step < n_steps && !stop() {
+            let Some(number) = self.stage_of(self.step) else { break };
+            let stage = &mut self.stages[number];
+            if current != Some(number) {
+                tell(&Event::Stage(&stage.name));
+                self.trainer.train_only(Arc::clone(&stage.trained));
+                current = Some(number);
+            }
+            let factor = stage.factor * self.schedule.factor(self.step);
             let begin = Instant::now();
+            let batch = sequences(stage.feed.next_step()?)?;
             let done = self.trainer.step(&batch, factor)?;
             self.step += 1;
             let tokens_per_s = done.losses.n_rows as f64 / begin.elapsed().as_secs_f64();
@@ -116,10 +159,10 @@ impl<D: Adjoint, S: Storage> Run<D, S> {
             {
                 return Err(TrainError::Diverged { step: self.step, in_a_row });
             }
-            if self.step.is_multiple_of(self.plan.evaluate_every) || self.step == self.plan.steps {
+            if self.step.is_multiple_of(self.plan.evaluate_every) || self.step == n_steps {
                 self.evaluate(tell)?;
             }
-            if self.step.is_multiple_of(self.plan.save_every) && self.step < self.plan.steps {
+            if self.step.is_multiple_of(self.plan.save_every) && self.step < n_steps {
                 match self.save() {
                     Ok(()) => {
                         saved = self.step;
@@ -133,18 +176,29 @@ impl<D: Adjoint, S: Storage> Run<D, S> {
             self.save()?;
             tell(&Event::Saved(self.step));
         }
-        Ok(if self.step < self.plan.steps { End::Stopped } else { End::Done })
+        Ok(if self.step < n_steps { End::Stopped } else { End::Done })
     }
 
     fn evaluate(&self, tell: &mut dyn FnMut(&Event<'_>)) -> Result<(), TrainError> {
-        let held_out = self.feed.held_out(MEASURED);
-        if !held_out.is_empty() {
-            tell(&Event::Evaluated(self.step, self.trainer.evaluate(&held_out)?.mean()));
+        // Behind a stage's last step, what that stage holds out.
+        let step = self.step;
+        let Some(number) = self.stage_of(step.saturating_sub(1)) else { return Ok(()) };
+        let stage = &self.stages[number];
+        let (mut all, mut by_source) = (Losses::default(), Vec::new());
+        for (name, sequences) in &stage.held_out {
+            let losses = self.trainer.evaluate(sequences)?;
+            by_source.push((name.as_str(), losses.mean()));
+            all.merge(&losses);
+        }
+        if all.weight > 0.0 {
+            tell(&Event::Evaluated { step, mean: all.mean(), by_source: &by_source });
         }
         Ok(())
     }
 
     fn save(&self) -> Result<(), CheckpointError> {
+        let stage = self.stage_of(self.step);
+        let feed = stage.map(|number| self.stages[number].feed.state());
         let optimizer = self.trainer.optimizer();
         let weights: Vec<SavedTensor<'_>> = self
             .trainer
@@ -153,7 +207,7 @@ impl<D: Adjoint, S: Storage> Run<D, S> {
             .map(|(name, shape, values)| SavedTensor { name, shape, values: Values::F32(values) })
             .collect();
         let (moments, averages) = (optimizer.state(), optimizer.averages());
-        let state = json!({"counters": optimizer.counters(), "batch": self.plan.batch});
+        let state = json!({"counters": optimizer.counters(), "stage": stage, "feed": feed});
         self.checkpoints.save(&Snapshot {
             step: self.step,
             weights: &weights,
@@ -172,6 +226,14 @@ impl<D: Adjoint, S: Storage> Run<D, S> {
     /// What is trained.
     pub fn trainer(&self) -> &Trainer<D> {
         &self.trainer
+    }
+}
+
+/// The sequences of a step that knows nothing of pairs.
+fn sequences(step: data::Step) -> Result<Vec<Sequence>, TrainError> {
+    match step.pairs.is_empty() {
+        true => Ok(step.sequences),
+        false => Err(TrainError::Sequence { why: "it is a preference pair, which this way of training has no loss for".into() }),
     }
 }
 

@@ -55,7 +55,7 @@ impl<D: Adjoint> Trainer<D> {
     }
 
     fn gradients(&self, sequences: &[Sequence]) -> Result<(Losses, BTreeMap<String, Vec<f32>>), TrainError> {
-        let (tape, model) = self.load()?;
+        let (tape, model) = self.load(&self.weights)?;
         let total = sequences.iter().map(Sequence::weight).sum::<f64>();
         let n_rows: usize = sequences.iter().map(Sequence::len).sum();
         let mut losses = Losses::default();
@@ -66,12 +66,30 @@ impl<D: Adjoint> Trainer<D> {
         Ok((losses, tape.take_gradients()))
     }
 
-    /// The cross-entropy of `sequences`, from which nothing is learnt.
+    /// From now on trains those tensors that `trained` names.
+    pub fn train_only(&mut self, trained: Trained) {
+        self.trained = trained;
+    }
+
+    /// What training came to: the moving averages of the weights where they are kept, else the weights.
+    ///
+    /// # Errors
+    /// [`TrainError::Weights`] for an average of a tensor that there is not.
+    pub fn result(&self) -> Result<Weights, TrainError> {
+        let mut weights = self.weights.clone();
+        for average in self.optimizer.averages() {
+            let name = average.name.split_once('.').map_or(average.name.as_str(), |(_, name)| name);
+            weights.set(name, average.values.to_vec())?;
+        }
+        Ok(weights)
+    }
+
+    /// The cross-entropy of `sequences`, from which nothing is learnt, with the weights of [`result`](Self::result).
     ///
     /// # Errors
     /// [`TrainError`].
     pub fn evaluate(&self, sequences: &[Sequence]) -> Result<Losses, TrainError> {
-        let (tape, model) = self.load()?;
+        let (tape, model) = self.load(&self.result()?)?;
         let mut losses = Losses::default();
         for piece in self.pieces(sequences) {
             losses.merge(&evaluate(&tape, &model, piece, self.objective.logit_rows)?);
@@ -79,10 +97,10 @@ impl<D: Adjoint> Trainer<D> {
         Ok(losses)
     }
 
-    fn load(&self) -> Result<(Tape<D>, Model<Tape<D>>), TrainError> {
+    fn load(&self, weights: &Weights) -> Result<(Tape<D>, Model<Tape<D>>), TrainError> {
         let trained = Arc::clone(&self.trained);
         let tape = Tape::new(Arc::clone(&self.dev), move |name| trained(name));
-        let model = Model::load(&tape, &self.weights.checkpoint(), &mut |_| {})?;
+        let model = Model::load(&tape, &weights.checkpoint(), &mut |_| {})?;
         Ok((tape, model))
     }
 

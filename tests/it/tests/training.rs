@@ -11,7 +11,9 @@ use it::hearing::Vectors;
 use train::checkpoint::{Checkpoints, Disk, Fallback};
 use train::optim::{AdamW, Compute, Optimizer, Outcome, Settings, Threads};
 use train::schedule::{Schedule, Shape};
-use train::{End, Feed, Objective, Plan, Run, Sequence, Trainer, Weights};
+use tokenizer::{ChatFormat, Llama4Chat, SpecialTokens, Tokenizer};
+use train::data::{Encoder, Feed, FeedSettings, Ingredient, Makers, Mixture, MixtureSettings, Source};
+use train::{End, Objective, Plan, Run, Sequence, Stage, Trainer, Weights};
 
 fn data(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../data").join(name)
@@ -87,14 +89,38 @@ fn weights_are_the_same_to_the_bit_with_any_number_of_threads() -> Result<()> {
     Ok(())
 }
 
-/// A run of the toy on numbers that repeat, saved every third step to `folder`.
+/// A run of the toy in two stages, on a text and on sums, saved every third step to `folder`. The second trains only
+/// what is inside of layers.
 fn run(folder: &Path) -> Result<Run<Cpu, Disk>> {
-    let ids: Vec<u32> = (0..2000).map(|i| 3 + i * i % 29).collect();
-    let weights = Weights::of(Checkpoint::open(&data("toy/text"))?)?;
+    let toy = folder.with_extension("toy");
+    it::speaking::write(&toy)?;
+    let text = toy.join("text.txt");
+    let lines: Vec<String> = (0..400).map(|i| format!("line {i} of {}\n", i * i % 29)).collect();
+    std::fs::write(&text, lines.concat())?;
+    let ranks = std::fs::read(toy.join("tokenizer.model"))?;
+    let encoder = || -> Result<Encoder> {
+        let tokenizer = Tokenizer::from_ranks("ranks", &ranks, SpecialTokens::llama4())?;
+        let format = ChatFormat::Llama4(Llama4Chat::new(&tokenizer)?);
+        let senses = train::data::Senses::default();
+        Ok(Encoder { tokenizer, format: Some(format), markers: None, senses, limits: engine::Limits::default() })
+    };
+    let stage = |name: &str, sources: Vec<Source>, steps: u64, begins: &'static str| -> Result<Stage> {
+        let ingredients = sources.into_iter().map(|source| Ingredient { source, weight: 1.0 }).collect();
+        let mixture = Mixture::new(ingredients, MixtureSettings { seed: 5, ..MixtureSettings::default() })?;
+        let feed = Feed::new(mixture, encoder()?, FeedSettings { rows: 48, cut: 24, window: 3 })?;
+        let trained = Arc::new(move |name: &str| name.starts_with(begins));
+        Ok(Stage { name: name.into(), steps, factor: 1.0, trained, feed, held_out: Vec::new() })
+    };
+    let sums = Makers::default().named("arithmetic")?.into_iter().map(Source::Generator);
+    let stages = vec![
+        stage("text", vec![Source::File(text.clone())], 9, "")?,
+        stage("sums", sums.chain([Source::File(text)]).collect(), N_STEPS - 9, "language_model.model.layers")?,
+    ];
+    let weights = Weights::of(Checkpoint::open(&toy)?)?;
     let schedule = Schedule { warm_up: 4, then: Shape::StableDecay { steps: N_STEPS, decay: 8, floor: 0.1 } };
-    let plan = Plan { steps: N_STEPS, batch: 2, save_every: 3, evaluate_every: 7 };
+    let plan = Plan { save_every: 3, evaluate_every: 7 };
     let checkpoints = Checkpoints::open(Disk, folder)?;
-    Ok(Run::new(trainer(weights, 24, 2), Feed::new(ids, 16, 0.05, 5), (schedule, plan), checkpoints))
+    Ok(Run::new(trainer(weights, 24, 2), stages, (schedule, plan), checkpoints))
 }
 
 const N_STEPS: u64 = 20;

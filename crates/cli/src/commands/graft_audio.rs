@@ -1,8 +1,7 @@
 //! `puna graft-audio`.
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use formats::config::AudioEncoderConfig;
@@ -12,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::failure::usage;
 use crate::model;
+use crate::new_folder::NewFolder;
 use crate::output::{line, thousands};
 
 /// Give a Llama 4 model ears: an encoder of Whisper's or Voxtral's
@@ -63,7 +63,7 @@ impl GraftAudio {
             .values()
             .map(|t| NewTensor { name: &t.name, dtype: t.dtype, shape: &t.shape, bytes: &t.bytes })
             .collect();
-        formats::safetensors::write(&new.partial.join("model.safetensors"), &weights)?;
+        formats::safetensors::write(&new.partial().join("model.safetensors"), &weights)?;
         new.write("config.json", &config)?;
         new.write("audio_preprocessor_config.json", &preprocessor(&source.config))?;
         self.copy_others(&new)?;
@@ -143,52 +143,4 @@ fn preprocessor(encoder: &AudioEncoderConfig) -> Value {
         settings["chunk_length"] = (encoder.chunk_columns() / 100).into();
     }
     settings
-}
-
-/// A folder on its way: a temporary name beside its own until all of it is written. Dropped before that, it is removed.
-struct NewFolder {
-    path: PathBuf,
-    partial: PathBuf,
-    is_done: bool,
-}
-
-impl NewFolder {
-    fn create(path: &Path) -> Result<Self> {
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
-            return Err(usage(format!("{} names no folder", path.display()), "write OUT as a new folder's name"));
-        };
-        let partial = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));
-        fs::create_dir(&partial).with_context(|| format!("creating {}", partial.display()))?;
-        Ok(Self { path: path.into(), partial, is_done: false })
-    }
-
-    fn write(&self, name: &str, value: &Value) -> Result<()> {
-        self.write_bytes(name, format!("{value:#}\n").as_bytes())
-    }
-
-    fn write_bytes(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let path = self.partial.join(name);
-        let write = || -> std::io::Result<()> {
-            let mut file = File::create_new(&path)?;
-            file.write_all(bytes)?;
-            file.sync_all()
-        };
-        write().with_context(|| format!("writing {}", path.display()))
-    }
-
-    /// Gives the folder its name.
-    fn finish(mut self) -> Result<()> {
-        fs::rename(&self.partial, &self.path).with_context(|| format!("naming {}", self.path.display()))?;
-        self.is_done = true;
-        Ok(())
-    }
-}
-
-impl Drop for NewFolder {
-    fn drop(&mut self) {
-        if !self.is_done {
-            // Why it was given up is what is reported.
-            let _ = fs::remove_dir_all(&self.partial);
-        }
-    }
 }

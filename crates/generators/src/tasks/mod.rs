@@ -15,7 +15,7 @@ mod truth_tellers;
 mod units;
 
 /// All of them.
-pub(crate) fn all() -> Vec<Box<dyn Generator>> {
+pub fn all() -> Vec<Box<dyn Generator>> {
     vec![
         Box::new(arithmetic::Arithmetic),
         Box::new(calendar::Calendar),

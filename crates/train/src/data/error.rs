@@ -40,6 +40,14 @@ pub enum DataError {
         /// The field, what is wrong with it, and the way out.
         why: String,
     },
+    /// A file has no row of the split that was asked for.
+    #[error("{file} has no row that is {split}")]
+    Nothing {
+        /// Its path.
+        file: Arc<str>,
+        /// `for training` or `held out`.
+        split: &'static str,
+    },
     /// What was asked for makes no sense.
     #[error("{0}")]
     Settings(String),

@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 
+use generators::Split;
 use serde::{Deserialize, Serialize};
 
 use super::DataError;
 use super::encode::{Encoder, Unit};
-use super::mixture::{Mixture, MixtureState};
+use super::mixture::{Ingredient, Mixture, MixtureSettings, MixtureState, Source};
 use super::pack::pack;
 use crate::{Media, Sequence};
 
@@ -196,6 +197,42 @@ impl Feed {
         }
         Ok(())
     }
+}
+
+/// Up to `n` sequences of `source` that are held out, of at most `cut` positions; none of a file that holds out nothing.
+///
+/// # Errors
+/// As [`Mixture::new`] and [`Mixture::next_row`]; [`DataError::Row`] for a row that can not be used.
+pub fn held_out(
+    source: Source,
+    (seed, share): (u64, f64),
+    encoder: &Encoder,
+    cut: usize,
+    n: usize,
+) -> Result<Vec<Sequence>, DataError> {
+    if matches!(source, Source::File(_)) && share == 0.0 {
+        return Ok(Vec::new());
+    }
+    let settings = MixtureSettings { seed, split: Split::HeldOut, held_out: share, ..MixtureSettings::default() };
+    let mut mixture = Mixture::new(vec![Ingredient { source, weight: 1.0 }], settings)?;
+    let mut sequences = Vec::new();
+    // Rows may come to nothing, or to many sequences.
+    for _ in 0..n {
+        let (place, row) = match mixture.next_row() {
+            Err(DataError::Nothing { .. }) => break,
+            row => row?,
+        };
+        let encoded = encoder.encode(&row, cut).map_err(|why| DataError::row(&place, why))?;
+        sequences.extend(encoded.units.into_iter().filter_map(|unit| match unit {
+            Unit::One(sequence) => Some(sequence),
+            Unit::Pair { .. } => None,
+        }));
+        if sequences.len() >= n {
+            break;
+        }
+    }
+    sequences.truncate(n);
+    Ok(sequences)
 }
 
 fn media_bytes(unit: &Unit) -> usize {

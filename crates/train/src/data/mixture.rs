@@ -278,8 +278,7 @@ impl FileCursor {
                 n_empty_epochs += 1;
                 if n_empty_epochs == 2 {
                     let split = if self.settings.split == Split::Train { "for training" } else { "held out" };
-                    let why = format!("{} has no row that is {split}", self.path.display());
-                    return Err(DataError::Settings(why));
+                    return Err(DataError::Nothing { file: self.path.display().to_string().into(), split });
                 }
                 self.position = Position { epoch: self.position.epoch + 1, ..Position::default() };
                 self.rows = None;

@@ -23,6 +23,12 @@ const PATTERN: &str = concat!(
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 );
 
+/// The same with every digit alone: what merges are learnt from, so that there is none of digits and a number is written
+/// digit by digit, as small models have to calculate. Where no merge is, the wider pattern cuts the same tokens.
+fn learning_pattern() -> String {
+    PATTERN.replace(r"\p{N}{1,3}", r"\p{N}")
+}
+
 const BEGIN: &str = "<|begin_of_text|>";
 const CHAT_TEMPLATE: &str = include_str!("llama4.jinja");
 
@@ -47,7 +53,8 @@ fn controls() -> Vec<String> {
     named.cloned().chain(["<|audio_start|>", "<|audio|>", "<|audio_end|>"].map(str::to_owned)).collect()
 }
 
-/// Trains a tokenizer of `n_tokens`, control tokens included, on texts, in all of which control tokens are text.
+/// Trains a tokenizer of `n_tokens`, control tokens included, on texts, in all of which control tokens are text. Each digit
+/// is a token of its own.
 ///
 /// Holds every different word of the texts.
 ///
@@ -65,11 +72,14 @@ pub fn train_tokenizer(
     }
     let failed = |error: tokenizers::Error| DataError::Settings(format!("the tokenizer could not be trained: {error}"));
     let byte_level = || ByteLevel::new(false, true, false);
-    let split = Split::new(SplitPattern::Regex(PATTERN.into()), SplitDelimiterBehavior::Isolated, false);
-    let steps = [split.map_err(failed)?.into(), byte_level().into()];
+    let steps = |pattern: String| -> Result<PreTokenizerWrapper, DataError> {
+        let split = Split::new(SplitPattern::Regex(pattern), SplitDelimiterBehavior::Isolated, false);
+        let steps = [split.map_err(failed)?.into(), byte_level().into()];
+        Ok(PreTokenizerWrapper::from(Sequence::new(steps.into())))
+    };
     let mut trained: TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper> =
         TokenizerImpl::new(BPE::default());
-    trained.with_pre_tokenizer(Some(PreTokenizerWrapper::from(Sequence::new(steps.into()))));
+    trained.with_pre_tokenizer(Some(steps(learning_pattern())?));
     trained.with_decoder(Some(DecoderWrapper::from(byte_level())));
     let mut trainer = BpeTrainer::builder()
         .show_progress(false)
@@ -82,6 +92,7 @@ pub fn train_tokenizer(
     if let Some(error) = unread {
         return Err(error);
     }
+    trained.with_pre_tokenizer(Some(steps(PATTERN.into())?));
     let added = controls.iter().map(|name| AddedToken::from(name.as_str(), true).normalized(false));
     trained.add_special_tokens(added.collect::<Vec<_>>()).map_err(failed)?;
     let begin = trained.token_to_id(BEGIN).ok_or_else(|| DataError::Settings("no beginning".into()))?;

@@ -55,6 +55,16 @@ fn training_again_gives_the_same_files() -> Result<()> {
     Ok(())
 }
 
+/// Mutation: merges learnt from digits in threes.
+#[test]
+fn numbers_are_digits() -> Result<()> {
+    let tokenizer = tokenizer()?;
+    for number in ["7", "12", "2024", "1000000"] {
+        assert_eq!(tokenizer.encode(number).len(), number.len(), "{number}");
+    }
+    Ok(())
+}
+
 #[test]
 fn any_text_comes_back_and_has_no_control_token() -> Result<()> {
     let tokenizer = tokenizer()?;

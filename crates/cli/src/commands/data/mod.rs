@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use train::data::Source;
+use train::data::{Makers, Source};
 
 use crate::failure::usage;
 
@@ -41,15 +41,14 @@ impl Data {
     }
 }
 
-/// The source that an argument names: a file, or `generator:NAME`.
+/// The sources that an argument names: a file, or `generator:NAME`, where the name may be that of a group.
 ///
 /// # Errors
-/// Exit code 2 for a generator that there is not.
-fn source(name: &str) -> Result<Source> {
-    let Some(wanted) = name.strip_prefix("generator:") else { return Ok(Source::File(PathBuf::from(name))) };
-    let all = generators::all();
-    let names: Vec<&str> = all.iter().map(|generator| generator.name()).collect();
-    let hint = format!("the generators are: {}", names.join(", "));
-    let found = all.into_iter().find(|generator| generator.name() == wanted);
-    found.map(Source::Generator).ok_or_else(|| usage(format!("there is no generator {wanted:?}"), hint))
+/// For a generator that there is not.
+fn sources(name: &str) -> Result<Vec<Source>> {
+    let Some(wanted) = name.strip_prefix("generator:") else { return Ok(vec![Source::File(PathBuf::from(name))]) };
+    match Makers::default().named(wanted) {
+        Ok(generators) => Ok(generators.into_iter().map(Source::Generator).collect()),
+        Err(error) => Err(usage(error.to_string(), "name one of these as generator:NAME")),
+    }
 }

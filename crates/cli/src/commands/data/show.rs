@@ -7,13 +7,13 @@ use generators::Split;
 use tokenizer::{Message, Part, Role};
 use train::data::{Columns, Conversation, Place, Row, Rows, Source};
 
-use super::{media, source};
+use super::{media, sources};
 use crate::output::line;
 
 /// Print samples as text
 #[derive(clap::Args)]
 pub struct Show {
-    /// Files of rows, or generators as generator:NAME
+    /// Files of rows, or generators as generator:NAME; the name of a group means all of it
     #[arg(required = true)]
     sources: Vec<String>,
     /// Samples of each
@@ -33,8 +33,10 @@ impl Show {
             std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
         }
         let mut n_media = 0;
-        for name in &self.sources {
-            match source(name)? {
+        let named = self.sources.iter().map(|name| sources(name)).collect::<Result<Vec<_>>>()?;
+        for source in named.into_iter().flatten() {
+            let name = source.name();
+            match source {
                 Source::File(path) => {
                     for raw in Rows::open(&path, Columns::OfSamples)?.take(usize::try_from(self.n)?) {
                         let raw = raw?;

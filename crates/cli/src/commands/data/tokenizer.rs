@@ -4,8 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use train::data::{Columns, Rows, train_tokenizer};
+use generators::Split;
+use train::data::{Columns, Row, Rows, Source, train_tokenizer};
 
+use super::sources;
 use crate::failure::usage;
 use crate::output::{line, thousands};
 
@@ -15,9 +17,12 @@ use crate::output::{line, thousands};
 /// the text.
 #[derive(clap::Args)]
 pub struct TrainTokenizer {
-    /// Files of rows
+    /// Files of rows, or generators as generator:NAME
     #[arg(required = true)]
-    files: Vec<PathBuf>,
+    sources: Vec<String>,
+    /// Samples of each generator
+    #[arg(short, long, default_value_t = 2000)]
+    n: u64,
     /// A new folder for tokenizer.json, tokenizer_config.json and chat_template.jinja
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
@@ -33,9 +38,19 @@ impl TrainTokenizer {
             let message = format!("{} is there already", folder.display());
             return Err(usage(message, "name a folder that is not there"));
         }
-        let files: Vec<Rows> =
-            self.files.iter().map(|path| Rows::open(path, Columns::OfSamples)).collect::<Result<_, _>>()?;
+        let named = self.sources.iter().map(|name| sources(name)).collect::<Result<Vec<_>>>()?;
+        let (mut files, mut generators) = (Vec::new(), Vec::new());
+        for source in named.into_iter().flatten() {
+            match source {
+                Source::File(path) => files.push(Rows::open(&path, Columns::OfSamples)?),
+                Source::Generator(generator) => generators.push(generator),
+            }
+        }
         let texts = files.into_iter().flatten().map(|raw| raw.and_then(|raw| Ok(raw.parse()?.text())));
+        let made = generators.into_iter().flat_map(|generator| {
+            (0..self.n).map(move |index| Ok(Row::from(generator.at(Split::Train, index)).text()))
+        });
+        let texts = texts.chain(made);
         let trained = train_tokenizer(texts, self.tokens)?;
         fs::create_dir(folder).with_context(|| format!("creating {}", folder.display()))?;
         for (name, text) in [

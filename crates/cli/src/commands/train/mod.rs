@@ -1,0 +1,126 @@
+//! `puna train`.
+
+mod follow;
+mod prepare;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use formats::{DType, NewTensor};
+use tensor::Format;
+use train::checkpoint::{Checkpoints, Disk, Fallback};
+use train::{End, Weights};
+
+use crate::failure::usage;
+use crate::memory::size;
+use crate::model::DeviceArguments;
+use crate::new_folder::NewFolder;
+use crate::output::{line, thousands};
+
+use prepare::Prepared;
+
+/// Train a model by a recipe
+///
+/// Writes to the folder OUT: checkpoints, `metrics.jsonl`, and at the end the model in `model/`, which every other command
+/// takes. Ctrl-C saves, writes the model as it is, and stops; `--resume` goes on from the newest checkpoint with the same
+/// bits as never stopping.
+#[derive(clap::Args)]
+pub struct Train {
+    /// The recipe, a TOML file
+    #[arg(value_name = "RECIPE")]
+    recipe: PathBuf,
+    /// Where everything is written; by default `runs/` and the recipe's name
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// Go on from the newest checkpoint in the folder
+    #[arg(long)]
+    resume: bool,
+    /// With --resume: if the newest checkpoint is damaged, take an older one
+    #[arg(long, requires = "resume")]
+    allow_older: bool,
+    /// Say what would be trained, in how much memory, and stop
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    device: DeviceArguments,
+}
+
+impl Train {
+    pub fn run(self) -> Result<ExitCode> {
+        let out = match &self.out {
+            Some(out) => out.clone(),
+            None => Path::new("runs").join(self.recipe.file_stem().context("the recipe has no name")?),
+        };
+        let prepared = Prepared::read(&self.recipe)?;
+        forecast(&prepared)?;
+        if self.dry_run {
+            return Ok(ExitCode::SUCCESS);
+        }
+        fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
+        let checkpoints = Checkpoints::open(Disk, &out.join("checkpoints"))?;
+        let fallback = if self.allow_older { Fallback::Older } else { Fallback::Refuse };
+        let loaded = checkpoints.load(fallback)?;
+        if loaded.is_some() && !self.resume {
+            let message = format!("{} holds a run already", out.display());
+            return Err(usage(message, "go on with --resume, or name another folder with --out"));
+        }
+        let (skeleton, mut run) = prepared.start(&self.device, checkpoints)?;
+        if let Some(loaded) = loaded {
+            for refused in &loaded.refused {
+                eprintln!("puna: warning: {refused}; an older checkpoint is used");
+            }
+            run.resume(loaded)?;
+            line(&format!("going on after step {}", run.step()))?;
+        }
+        let end = follow::follow(&mut run, &out)?;
+        let folder = out.join("model");
+        write_model(&folder, skeleton.path(), &run.trainer().result()?)?;
+        if end == End::Stopped {
+            line(&format!("stopped after step {}; go on with --resume", run.step()))?;
+        }
+        line(&format!("{}: the model; try `puna run -m {0} \"…\"`", folder.display()))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Says what will be done, and in how much memory.
+fn forecast(prepared: &Prepared) -> Result<()> {
+    let recipe = &prepared.recipe;
+    let n = prepared.weights.n_values() as u64;
+    let stages = recipe.stages();
+    let steps = recipe.steps();
+    let tokens = steps.saturating_mul(recipe.run.tokens as u64);
+    line(&format!(
+        "{} parameters; {} steps of {} tokens, {} in all",
+        thousands(n),
+        thousands(steps),
+        thousands(recipe.run.tokens as u64),
+        thousands(tokens)
+    ))?;
+    if stages.len() > 1 {
+        let stages = stages.iter().map(|stage| format!("{} {}", stage.name, thousands(stage.steps)));
+        line(&format!("stages: {}", stages.collect::<Vec<_>>().join(", ")))?;
+    }
+    // Weights, the same packed for kernels, gradients and two moments, four bytes each.
+    line(&format!("memory: {} for weights, gradients and moments, and what the layers keep", size(5 * 4 * n)))?;
+    Ok(())
+}
+
+/// Writes the model as a Hugging Face folder: `weights` beside copies of the files of `skeleton`.
+fn write_model(folder: &Path, skeleton: &Path, weights: &Weights) -> Result<()> {
+    let new = NewFolder::create(folder)?;
+    let checkpoint = weights.checkpoint();
+    let tensors: Vec<NewTensor<'_>> = checkpoint
+        .tensors
+        .values()
+        .map(|t| NewTensor { name: &t.name, dtype: DType::Weight(Format::F32), shape: &t.shape, bytes: &t.bytes })
+        .collect();
+    formats::safetensors::write(&new.partial().join("model.safetensors"), &tensors)?;
+    for entry in fs::read_dir(skeleton)? {
+        let entry = entry?;
+        new.write_bytes(&entry.file_name().to_string_lossy(), &fs::read(entry.path())?)?;
+    }
+    new.replace()
+}

@@ -1,0 +1,68 @@
+//! Generators by their names.
+
+use std::path::{Path, PathBuf};
+
+use generators::pictures::{self, Fonts, Icons, Options};
+use generators::speech::{self, Flite};
+use generators::{Generator, sounds, tasks};
+
+use super::DataError;
+
+/// What generators are made with.
+#[derive(Debug, Clone, Default)]
+pub struct Makers {
+    /// A folder of outline fonts, beside the ones that are always there.
+    pub fonts: Option<PathBuf>,
+    /// A folder of pictures that are called what they show.
+    pub icons: Option<PathBuf>,
+    /// Pixels along one side of a picture; 0 for the usual.
+    pub side: usize,
+}
+
+/// The groups that have a name, in the order in which they are listed.
+const GROUPS: [&str; 4] = ["tasks", "pictures", "sounds", "speech"];
+
+impl Makers {
+    /// The generators of a group, or the one of that name.
+    ///
+    /// # Errors
+    /// [`DataError::Settings`] for a name that there is not, with those that there are; for folders that can not be read,
+    /// and for speech where no synthesiser is installed.
+    pub fn named(&self, name: &str) -> Result<Vec<Box<dyn Generator>>, DataError> {
+        if GROUPS.contains(&name) {
+            return self.group(name);
+        }
+        let mut known = Vec::new();
+        for group in GROUPS {
+            // Where speech is not installed its names are not known.
+            let all = if group == "speech" { self.group(group).unwrap_or_default() } else { self.group(group)? };
+            for generator in all {
+                if generator.name() == name {
+                    return Ok(vec![generator]);
+                }
+                known.push(generator.name());
+            }
+        }
+        let (groups, known) = (GROUPS.join(", "), known.join(", "));
+        Err(DataError::Settings(format!("there is no generator {name:?}; groups are {groups}; of them: {known}")))
+    }
+
+    fn group(&self, name: &str) -> Result<Vec<Box<dyn Generator>>, DataError> {
+        let usual = Options::default();
+        let side = if self.side == 0 { usual.side } else { self.side };
+        let unread = |path: &Path, error: std::io::Error| DataError::Settings(format!("{}: {error}", path.display()));
+        match name {
+            "tasks" => Ok(tasks::all()),
+            "pictures" => {
+                let fonts = self.fonts.as_ref().map(|path| Fonts::open(path).map_err(|e| unread(path, e))).transpose()?;
+                let icons = self.icons.as_ref().map(|path| Icons::open(path).map_err(|e| unread(path, e))).transpose()?;
+                Ok(pictures::with(Options { side, fonts: fonts.unwrap_or(usual.fonts) }, icons))
+            }
+            "sounds" => Ok(sounds::with(side)),
+            _ => {
+                let flite = Flite::find().map_err(|why| DataError::Settings(format!("no speech: {why}")))?;
+                Ok(speech::with(flite, side))
+            }
+        }
+    }
+}

@@ -7,7 +7,7 @@
 mod answers;
 mod asked;
 mod choose;
-mod conversation;
+pub mod conversation;
 mod expression;
 pub mod pictures;
 mod ratio;

@@ -1,6 +1,6 @@
 //! Conversation: everyday talk, simple facts, instructions over a text, and honest not-knowing. One file each, its line here.
 //!
-//! Held out are questions, by their text.
+//! Held out are questions, by their words; short ones, which have few wordings, are all for training.
 
 use crate::{Draw, Generator, Role, Sample, Split, Turn};
 
@@ -10,7 +10,7 @@ mod instructions;
 mod unknown;
 
 /// All of them.
-pub(crate) fn all() -> Vec<Box<dyn Generator>> {
+pub fn all() -> Vec<Box<dyn Generator>> {
     vec![
         Box::new(everyday::Everyday),
         Box::new(facts::Facts),
@@ -23,10 +23,23 @@ pub(crate) fn all() -> Vec<Box<dyn Generator>> {
 fn allowed(split: Split, draw: &mut Draw, any: impl Fn(&mut Draw) -> (String, String)) -> (String, String) {
     loop {
         let (question, answer) = any(draw);
-        if Split::of(&question.to_lowercase()) == split {
+        if belongs_to(&question) == split {
             return (question, answer);
         }
     }
+}
+
+/// Words that a question has at least to be held out.
+const HELD_OUT_WORDS: usize = 5;
+
+/// Where a question belongs, whatever its case and punctuation.
+fn belongs_to(question: &str) -> Split {
+    let words: Vec<String> = question.split_whitespace().map(letters).filter(|word| !word.is_empty()).collect();
+    if words.len() < HELD_OUT_WORDS { Split::Train } else { Split::of(&words.join(" ")) }
+}
+
+fn letters(word: &str) -> String {
+    word.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
 /// The exchanges in their order.

@@ -29,9 +29,10 @@ mod tests {
     fn every_tensor_lies_in_the_program_aligned() {
         let checkpoint = open().unwrap();
         let projector = checkpoint.projector.as_ref().unwrap();
-        for (tensors, file) in
-            [(checkpoint.tensors.values().collect::<Vec<_>>(), &MODEL.0), (projector.tensors.iter().collect(), &PROJECTOR.0)]
-        {
+        for (tensors, file) in [
+            (checkpoint.tensors.values().collect::<Vec<_>>(), &MODEL.0),
+            (projector.tensors.iter().collect(), &PROJECTOR.0),
+        ] {
             assert!(!tensors.is_empty());
             for tensor in tensors {
                 let range = tensor.bytes.as_ptr_range();

@@ -166,7 +166,8 @@ fn untrained(folder: &Path, config: &Value, features: &Value) -> Result<()> {
             (0..n).flat_map(|_| next().to_le_bytes()).collect()
         })
         .collect();
-    let new = |(blank, bytes): (&'_ llama::Blank, &'_ Vec<u8>)| (blank.name.clone(), blank.shape.clone(), bytes.clone());
+    let new =
+        |(blank, bytes): (&'_ llama::Blank, &'_ Vec<u8>)| (blank.name.clone(), blank.shape.clone(), bytes.clone());
     let all: Vec<_> = blanks.iter().zip(&values).map(new).collect();
     let dtype = DType::Weight(Format::F32);
     let tensors: Vec<NewTensor<'_>> =
@@ -201,7 +202,8 @@ fn a_model_that_hears_hears_the_same_from_its_file() -> Result<()> {
     let wide = json!({"hidden_size": 32, "intermediate_size": 96, "attention_block": 4});
     let full = json!({"stack_factor": 2, "hidden_act": "swiglu", "hidden_size": 64, "bias": true, "ln_pre": true,
         "ln_mid": true, "ln_post": true, "norm_eps": 1e-4});
-    let ultravox = |mid: bool| json!({"stack_factor": 8, "hidden_size": 64, "projector_ln_mid": mid, "audio_token_index": 9});
+    let ultravox =
+        |mid: bool| json!({"stack_factor": 8, "hidden_size": 64, "projector_ln_mid": mid, "audio_token_index": 9});
     let models = [
         ("llama4", llama4(&wide, &json!({})), &plain),
         ("llama4-full", llama4(&wide, &full), &other),
@@ -226,7 +228,8 @@ fn a_model_that_hears_hears_the_same_from_its_file() -> Result<()> {
             assert_eq!(of_file.audio_preprocessor, of_folder.audio_preprocessor, "{name}");
             assert_eq!(of_file.config.image_tokens, of_folder.config.image_tokens, "{name}");
             if of_file.config.vision.is_some() {
-                let tiles = |c: &Checkpoint| c.preprocessor.as_ref().map(|p| (p.max_tiles, p.resize_to_max_canvas, p.mean));
+                let tiles =
+                    |c: &Checkpoint| c.preprocessor.as_ref().map(|p| (p.max_tiles, p.resize_to_max_canvas, p.mean));
                 assert_eq!(tiles(&of_file), tiles(&of_folder), "{name}");
             }
             let tensors = &of_file.projector.as_ref().context("no projector is found")?.tensors;

@@ -15,6 +15,7 @@ use crate::bench::peer::LlamaCpp;
 use crate::bench::report::{self, Load, Row, Runs};
 use crate::bench::server::{Address, Key, Server};
 use crate::bench::{CLIP_SECONDS, Engine, Test, median};
+use crate::built_in;
 use crate::failure::usage;
 use crate::output::line;
 use crate::plan::forecast::{Ask, Memory, Speed};

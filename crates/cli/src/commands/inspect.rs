@@ -7,13 +7,13 @@ use comfy_table::{Table, presets};
 use engine::Limits;
 use engine::media::audio::{RATE_HZ, decode};
 use engine::media::{Size, grid};
-use formats::{Checkpoint, Tensor};
 use formats::config::{Architecture, Ffn, LayerConfig, ModelConfig, RopeScaling, TextConfig};
+use formats::{Checkpoint, Tensor};
 use serde_json::{Value, json};
 use tensor::Pairing;
 
-use crate::built_in;
 use crate::attachments::{self, Kind};
+use crate::built_in;
 use crate::failure::usage;
 use crate::model;
 use crate::output::{line, thousands};

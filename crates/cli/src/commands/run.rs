@@ -11,8 +11,8 @@ use engine::{FinishReason, Request};
 use serde_json::json;
 
 use crate::answer::Answer;
-use crate::built_in;
 use crate::attachments::{Attachment, Attachments};
+use crate::built_in;
 use crate::chat::{Chat, Files};
 use crate::failure::usage;
 use crate::interrupt::INTERRUPTED;

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use tensor::Bytes;
 
 use crate::config::{
-    self, AudioEncoderConfig, AudioPreprocessorConfig, CONFIG_LIMIT_BYTES, GenerationConfig, ModelConfig, PreprocessorConfig,
-    ReasoningConfig,
+    self, AudioEncoderConfig, AudioPreprocessorConfig, CONFIG_LIMIT_BYTES, GenerationConfig, ModelConfig,
+    PreprocessorConfig, ReasoningConfig,
 };
 use crate::gguf::Metadata;
 use crate::{FormatError, Gguf, Tensor, json, map_file, safetensors};
@@ -218,12 +218,14 @@ impl Checkpoint {
         let read = |file: &Path| Gguf::parse(file, &map_file(file)?);
         let projector = match projector {
             Some(projector) => Some(read(projector)?),
-            None => match (gguf.metadata.find_str("general.architecture")?, Folder::of(file)?.projector()?) {
-                (Some("llama4"), Some(beside)) => Some(read(&beside)?),
-                // Dense models' projectors are of many kinds; only those that hear are of use here.
-                (_, Some(beside)) => read(&beside).ok().filter(config::hears_here),
-                (_, None) => None,
-            },
+            None if gguf.metadata.find_str("general.architecture")? == Some("llama4") => {
+                Folder::of(file)?.projector()?.as_deref().map(read).transpose()?
+            }
+            // Dense models' projectors are of many kinds; only those that hear are of use here.
+            None => {
+                let beside = Folder::of(file).and_then(|folder| folder.projector()).ok().flatten();
+                beside.and_then(|beside| read(&beside).ok()).filter(config::hears_here)
+            }
         };
         Self::of_gguf(path, gguf, projector)
     }
@@ -236,11 +238,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`open`](Self::open) of a GGUF file.
-    pub fn built_in(
-        name: &str,
-        model: &'static [u8],
-        projector: Option<&'static [u8]>,
-    ) -> Result<Self, FormatError> {
+    pub fn built_in(name: &str, model: &'static [u8], projector: Option<&'static [u8]>) -> Result<Self, FormatError> {
         let path = Path::new(name);
         let gguf = Gguf::parse(path, &Bytes::new(model))?;
         let file = PathBuf::from(format!("mmproj-{name}"));

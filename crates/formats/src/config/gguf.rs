@@ -3,9 +3,9 @@
 use std::num::NonZeroUsize;
 
 use super::{
-    Architecture, EXPERTS_LIMIT, FFN_LIMIT, Ffn, HEADS_LIMIT, HIDDEN_LIMIT, Heads, LAYERS_LIMIT,
-    LayerConfig, ModelConfig, POSITIONS_LIMIT, Rope, RopeScaling, Temperature, TextConfig, VOCAB_LIMIT, check_token,
-    defaults, derived_head_len,
+    Architecture, EXPERTS_LIMIT, FFN_LIMIT, Ffn, HEADS_LIMIT, HIDDEN_LIMIT, Heads, LAYERS_LIMIT, LayerConfig,
+    ModelConfig, POSITIONS_LIMIT, Rope, RopeScaling, Temperature, TextConfig, VOCAB_LIMIT, check_token, defaults,
+    derived_head_len,
 };
 use crate::gguf::Metadata;
 use crate::{DType, FormatError, Gguf};

@@ -101,7 +101,9 @@ impl Keys<'_> {
         let tensor = self.projector.tensor(name).ok_or_else(|| FormatError::missing(self.metadata.file(), name))?;
         match tensor.shape.as_slice() {
             [rows, _] if (1..=limit).contains(rows) => Ok(*rows),
-            other => Err(self.corrupt(name, format!("has the shape {other:?}; it has to be a matrix of 1 to {limit} rows"))),
+            other => {
+                Err(self.corrupt(name, format!("has the shape {other:?}; it has to be a matrix of 1 to {limit} rows")))
+            }
         }
     }
 
@@ -193,7 +195,8 @@ fn encoder(keys: &Keys<'_>, stack: usize) -> Result<AudioEncoderConfig, FormatEr
     let key = "puna.audio.attention_block";
     let block = keys.find_size(key, n_frames)?.and_then(NonZeroUsize::new);
     if let Some(block) = block.filter(|n| !n_frames.is_multiple_of(n.get()) || !n.get().is_multiple_of(stack)) {
-        let why = format!("is {block}; it has to divide the {n_frames} frames, and to be a multiple of the stack {stack}");
+        let why =
+            format!("is {block}; it has to divide the {n_frames} frames, and to be a multiple of the stack {stack}");
         return Err(keys.corrupt(key, why));
     }
     Ok(AudioEncoderConfig {

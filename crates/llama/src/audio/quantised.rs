@@ -25,9 +25,8 @@ pub fn quantise_audio(
     let Some(audio) = &config.audio else { return Ok(0) };
     let kinds = [(&PROJECTOR_FILE, &GGUF), (Prefixes::of(config), &HUGGING_FACE)];
     let mut places = kinds.iter().flat_map(|(at, names)| at.encoder.iter().map(move |prefix| (*prefix, *names)));
-    let place = places.find(|(prefix, names)| {
-        tensors.contains_key(&format!("{prefix}{}.weight", names.convolutions[0]))
-    });
+    let place =
+        places.find(|(prefix, names)| tensors.contains_key(&format!("{prefix}{}.weight", names.convolutions[0])));
     let Some((prefix, names)) = place else { return Ok(0) };
     let [_, q, k, v, o, _, fc1, fc2] = names.inner;
     let names = (0..audio.encoder.n_layers)

@@ -217,8 +217,10 @@ pub(super) fn audio(
     for layer in 0..config.encoder.n_layers {
         let shapes = [None, square, square, square, square, None, Some([inner, width]), Some([width, inner])];
         for (i, shape) in shapes.into_iter().enumerate() {
-            let (a, b) =
-                (format!("{}.{layer}.{}", hf.layers, hf.inner[i]), format!("{}.{layer}.{}", gguf.layers, gguf.inner[i]));
+            let (a, b) = (
+                format!("{}.{layer}.{}", hf.layers, hf.inner[i]),
+                format!("{}.{layer}.{}", gguf.layers, gguf.inner[i]),
+            );
             match shape {
                 Some(shape) => matrices.push((part(&a, &b, ".weight"), shape.to_vec())),
                 None => small.push((part(&a, &b, ".weight"), vec![width])),

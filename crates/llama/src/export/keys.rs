@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use formats::config::{
-    ATTN_SCALE_KEY, Architecture, AudioActivation, AudioConfig, AudioPreprocessorConfig, CHUNK_KEY, FLOOR_SCALE_KEY, Ffn,
-    ImageTokens, LAYER_KINDS_KEY, ModelConfig, PreprocessorConfig, QK_NORM_KEY, Rope, RopeScaling, TextConfig,
+    ATTN_SCALE_KEY, Architecture, AudioActivation, AudioConfig, AudioPreprocessorConfig, CHUNK_KEY, FLOOR_SCALE_KEY,
+    Ffn, ImageTokens, LAYER_KINDS_KEY, ModelConfig, PreprocessorConfig, QK_NORM_KEY, Rope, RopeScaling, TextConfig,
     VisionConfig,
 };
 use formats::gguf::{Array, Container, Metadata, Value};
@@ -223,7 +223,8 @@ fn audio(audio: &AudioConfig, sounds: &AudioPreprocessorConfig, text_width: usiz
         // Divides the frames of a chunk.
         put("attention_block", Value::U32(u32::try_from(block.get()).unwrap_or(u32::MAX)));
     }
-    for (key, id) in [("start_token_id", tokens.start), ("token_id", Some(tokens.audio)), ("end_token_id", tokens.end)] {
+    for (key, id) in [("start_token_id", tokens.start), ("token_id", Some(tokens.audio)), ("end_token_id", tokens.end)]
+    {
         id.into_iter().for_each(|id| put(key, Value::U32(id)));
     }
     Ok(keys)

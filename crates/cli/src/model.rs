@@ -165,7 +165,7 @@ impl AudioArguments {
 }
 
 /// `--lora`.
-#[derive(clap::Args, Debug, Clone)]
+#[derive(clap::Args, Debug, Clone, Default)]
 pub struct LoraArguments {
     /// A LoRA adapter to use with the model: the folder that PEFT saved
     #[arg(long, value_name = "FOLDER")]

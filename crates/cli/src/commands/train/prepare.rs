@@ -147,9 +147,9 @@ impl Data<'_> {
         let mut measured = Vec::new();
         for source in stage.sources.iter().map(|source| self.open(source)).collect::<Result<Vec<_>>>()?.into_iter().flatten() {
             let name = source.name();
-            let sequences = held_out(source, (seed, data.held_out), &encoder, data.length, MEASURED)?;
-            if !sequences.is_empty() {
-                measured.push((name, sequences));
+            let step = held_out(source, (seed, data.held_out), &encoder, data.length, MEASURED)?;
+            if !step.is_empty() {
+                measured.push((name, step));
             }
         }
         let begins = stage.train.clone();

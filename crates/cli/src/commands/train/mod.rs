@@ -1,17 +1,18 @@
 //! `puna train`.
 
-mod follow;
-mod prepare;
+pub mod follow;
+pub mod prepare;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use cpu::Cpu;
 use formats::{DType, NewTensor};
 use tensor::Format;
-use train::checkpoint::{Checkpoints, Disk, Fallback};
-use train::{End, Weights};
+use train::checkpoint::{Checkpoints, Disk, Fallback, Loaded};
+use train::{End, Run, Weights};
 
 use crate::failure::usage;
 use crate::memory::size;
@@ -19,6 +20,7 @@ use crate::model::DeviceArguments;
 use crate::new_folder::NewFolder;
 use crate::output::{line, thousands};
 
+use follow::First;
 use prepare::Prepared;
 
 /// Train a model by a recipe
@@ -58,23 +60,10 @@ impl Train {
         if self.dry_run {
             return Ok(ExitCode::SUCCESS);
         }
-        fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
-        let checkpoints = Checkpoints::open(Disk, &out.join("checkpoints"))?;
-        let fallback = if self.allow_older { Fallback::Older } else { Fallback::Refuse };
-        let loaded = checkpoints.load(fallback)?;
-        if loaded.is_some() && !self.resume {
-            let message = format!("{} holds a run already", out.display());
-            return Err(usage(message, "go on with --resume, or name another folder with --out"));
-        }
+        let (checkpoints, loaded) = open_run(&out, self.resume, self.allow_older)?;
         let (skeleton, mut run) = prepared.start(&self.device, checkpoints)?;
-        if let Some(loaded) = loaded {
-            for refused in &loaded.refused {
-                eprintln!("puna: warning: {refused}; an older checkpoint is used");
-            }
-            run.resume(loaded)?;
-            line(&format!("going on after step {}", run.step()))?;
-        }
-        let end = follow::follow(&mut run, &out)?;
+        go_on(&mut run, loaded)?;
+        let end = follow::follow(&mut run, &out, First::Step)?;
         let folder = out.join("model");
         write_model(&folder, skeleton.path(), &run.trainer().result()?)?;
         if end == End::Stopped {
@@ -83,6 +72,35 @@ impl Train {
         line(&format!("{}: the model; try `puna run -m {0} \"…\"`", folder.display()))?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Opens the folder of a run, and the checkpoint that it goes on from.
+///
+/// # Errors
+/// Exit code 2 if there is one and nobody has said `resume`.
+pub fn open_run(out: &Path, resume: bool, allow_older: bool) -> Result<(Checkpoints<Disk>, Option<Loaded>)> {
+    fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
+    let checkpoints = Checkpoints::open(Disk, &out.join("checkpoints"))?;
+    let fallback = if allow_older { Fallback::Older } else { Fallback::Refuse };
+    let loaded = checkpoints.load(fallback)?;
+    if loaded.is_some() && !resume {
+        let message = format!("{} holds a run already", out.display());
+        return Err(usage(message, "go on with --resume, or name another folder with --out"));
+    }
+    Ok((checkpoints, loaded))
+}
+
+/// Lets `run` go on from `loaded`, if there is something.
+///
+/// # Errors
+/// If it is of another run.
+pub fn go_on(run: &mut Run<Cpu, Disk>, loaded: Option<Loaded>) -> Result<()> {
+    let Some(loaded) = loaded else { return Ok(()) };
+    for refused in &loaded.refused {
+        eprintln!("puna: warning: {refused}; an older checkpoint is used");
+    }
+    run.resume(loaded)?;
+    Ok(line(&format!("going on after step {}", run.step()))?)
 }
 
 /// Says what will be done, and in how much memory.
@@ -109,7 +127,7 @@ fn forecast(prepared: &Prepared) -> Result<()> {
 }
 
 /// Writes the model as a Hugging Face folder: `weights` beside copies of the files of `skeleton`.
-fn write_model(folder: &Path, skeleton: &Path, weights: &Weights) -> Result<()> {
+pub fn write_model(folder: &Path, skeleton: &Path, weights: &Weights) -> Result<()> {
     let new = NewFolder::create(folder)?;
     let checkpoint = weights.checkpoint();
     let tensors: Vec<NewTensor<'_>> = checkpoint

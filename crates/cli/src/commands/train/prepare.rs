@@ -206,7 +206,7 @@ fn new_model(recipe: &Recipe, file: &Path, tokenizer: &Tokenizer, folder: &Path)
 }
 
 /// Copies those of [`FILES`] that are in `from`.
-fn copy_files(from: &Path, to: &Path) -> Result<()> {
+pub fn copy_files(from: &Path, to: &Path) -> Result<()> {
     for name in FILES {
         let file = from.join(name);
         if file.is_file() {

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use formats::{Checkpoint, DType, NewTensor, Tensor};
 use llama::export::{RECIPES, Recipe};
 use llama::merged;
@@ -33,7 +32,7 @@ pub struct Export {
     #[arg(short, long, value_name = "OUT")]
     out: PathBuf,
     /// What to write
-    #[arg(long, value_name = "FORMAT", ignore_case = true, value_parser = target_parser())]
+    #[arg(long, value_name = "FORMAT", value_parser = parse_target)]
     to: Target,
     /// Overwrite OUT
     #[arg(long)]
@@ -57,19 +56,17 @@ const GGUF: &str = "gguf";
 /// The recipe of plain `gguf`.
 const PLAIN: &str = "bf16";
 
-fn target_parser() -> impl TypedValueParser<Value = Target> {
-    let recipes = RECIPES.iter().map(|recipe| format!("{GGUF}-{}", recipe.name));
-    let names = PossibleValuesParser::new([SAFETENSORS, GGUF].map(str::to_owned).into_iter().chain(recipes));
-    names.try_map(|name| {
-        let name = name.to_ascii_lowercase();
-        match name.strip_prefix(GGUF) {
-            Some("") => Ok(Target::Gguf(PLAIN)),
-            Some(rest) => match rest.strip_prefix('-').and_then(Recipe::named) {
-                Some(recipe) => Ok(Target::Gguf(recipe.name)),
-                None => Err("no such format"),
-            },
-            None => Ok(Target::Safetensors),
-        }
+fn parse_target(name: &str) -> Result<Target, String> {
+    let lower = name.to_ascii_lowercase();
+    let recipe = match lower.strip_prefix(GGUF) {
+        None if lower == SAFETENSORS => return Ok(Target::Safetensors),
+        None => None,
+        Some("") => Recipe::named(PLAIN),
+        Some(rest) => rest.strip_prefix('-').and_then(Recipe::named),
+    };
+    recipe.map(|recipe| Target::Gguf(recipe.name)).ok_or_else(|| {
+        let known: Vec<String> = RECIPES.iter().map(|recipe| format!("{GGUF}-{}", recipe.name)).collect();
+        format!("there are {SAFETENSORS}, {GGUF}, {}", known.join(", "))
     })
 }
 

@@ -24,7 +24,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RANK, ALPHA, LR, WARM_UP, CLIP, BETAS = 8, 16, 5e-4, 3, 1.0, (0.9, 0.999)
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-LENGTH, BATCH, N_ROWS, HELD_OUT = 256, 2, 700, 0.05
+LENGTH, BATCH, N_ROWS, HELD_OUT = 256, 2, 400, 0.04
 CLOSE, LOGITS = 0.02, 1e-4
 
 

@@ -99,7 +99,13 @@ fn an_adapter_learns_and_is_used_and_merged() {
 fn a_run_that_goes_on_gives_the_same_bits() {
     let folder = folder();
     let path = folder.path();
-    let command = |out| [&["finetune", "-m", "toy", "--data", "rows.jsonl", "-o", out, "--save-every", "2", "--lr", "1e-2"][..], &STEPS[..]].concat();
+    let command = |out| {
+        [
+            &["finetune", "-m", "toy", "--data", "rows.jsonl", "-o", out, "--save-every", "2", "--lr", "1e-2"][..],
+            &STEPS[..],
+        ]
+        .concat()
+    };
     ok(path, &command("whole"));
     ok(path, &command("parts"));
     fs::remove_dir_all(path.join("parts/checkpoints/step-000006")).expect("the newest is lost");
@@ -148,7 +154,8 @@ fn all_weights_quantised_weights_and_preferences() {
 fn bad_inputs_are_refused_with_the_way_out() {
     let folder = folder();
     let path = folder.path();
-    fs::write(path.join("broken.jsonl"), "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}\n").expect("written");
+    fs::write(path.join("broken.jsonl"), "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}\n")
+        .expect("written");
     fs::write(path.join("empty.jsonl"), "").expect("written");
     let mut n_refused = 0;
     for (arguments, wants) in [

@@ -116,9 +116,8 @@ impl Lora {
     /// [`FormatError::Io`]; [`FormatError::Unsupported`] for tensors that can not be stored.
     pub fn write(&self, folder: &Path, base: &str, targets: &[String]) -> Result<(), FormatError> {
         let halves = self.maps.values().flat_map(|map| [&map.a, &map.b]);
-        let tensors: Vec<NewTensor<'_>> = halves
-            .map(|t| NewTensor { name: &t.name, dtype: t.dtype, shape: &t.shape, bytes: &t.bytes })
-            .collect();
+        let tensors: Vec<NewTensor<'_>> =
+            halves.map(|t| NewTensor { name: &t.name, dtype: t.dtype, shape: &t.shape, bytes: &t.bytes }).collect();
         safetensors::write(&folder.join(WEIGHTS), &tensors)?;
         let config = format!("{:#}\n", self.settings(base, targets));
         atomic::write(&folder.join(CONFIG), |out| out.write(config.as_bytes()))

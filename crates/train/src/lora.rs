@@ -41,7 +41,9 @@ pub fn fresh(config: &ModelConfig, settings: &LoraSettings) -> Result<Lora, Trai
     if let Some(target) = targets.iter().find(|target| !all.iter().any(|map| is_named(&map.module, target))) {
         let ends: BTreeSet<&str> = all.iter().map(|map| end_of(&map.module)).collect();
         let known = ends.into_iter().collect::<Vec<_>>().join(", ");
-        return Err(TrainError::Lora { why: format!("no map that can be adapted is called \"{target}\"; there are {known}") });
+        return Err(TrainError::Lora {
+            why: format!("no map that can be adapted is called \"{target}\"; there are {known}"),
+        });
     }
     let is_target = |map: &Adaptable| targets.is_empty() || targets.iter().any(|target| is_named(&map.module, target));
     let chosen = (0..).zip(all).filter(|(_, map)| is_target(map));
@@ -101,7 +103,9 @@ mod tests {
 
     #[test]
     fn targets_are_names_or_their_ends() {
-        for (target, is) in [("q_proj", true), ("self_attn.q_proj", true), ("proj", false), ("", false), ("k_proj", false)] {
+        for (target, is) in
+            [("q_proj", true), ("self_attn.q_proj", true), ("proj", false), ("", false), ("k_proj", false)]
+        {
             assert_eq!(is_named("model.layers.0.self_attn.q_proj", target), is, "{target}");
         }
     }

@@ -116,7 +116,7 @@ pub fn evaluate<D: Adjoint>(
     logit_rows: usize,
 ) -> Result<Losses, TrainError> {
     let start = tape.mark();
-    let (x, n_rows) = forward(tape, model, sequences, &mut ())?;
+    let (x, n_rows) = forward(tape, model, sequences, &mut Passing(start))?;
     let mut losses = Losses { n_rows, ..Losses::default() };
     let scored: Vec<Scored> = scored(sequences).collect();
     for scored in scored.chunks(logit_rows.max(1)) {
@@ -124,9 +124,9 @@ pub fn evaluate<D: Adjoint>(
         let wanted: Vec<usize> = scored.iter().map(|scored| scored.row).collect();
         let logits = model.decoder.logits(tape, &model.decoder.hidden(tape, &x, &wanted)?)?;
         losses.add(tape, &logits, scored, 1.0)?;
-        tape.rewind(mark)?;
+        tape.discard(mark);
     }
-    tape.rewind(start)?;
+    tape.discard(start);
     Ok(losses)
 }
 
@@ -320,6 +320,26 @@ impl Watch {
             tape.seed(&logits, tape.inner().upload(&gradient, tape.shape(&logits)[1])?)?;
         }
         Ok(())
+    }
+}
+
+/// Lets layers be forgotten as they pass, since the mark: nothing goes back.
+pub(crate) struct Passing(pub(crate) Mark);
+
+impl<D: Adjoint> Probe<Tape<D>> for Passing {
+    fn see(&mut self, tape: &Tape<D>, site: Site, x: &Var) {
+        match site {
+            Site::Layer(_) | Site::VisionLayer(_) | Site::AudioLayer(_) => {
+                tape.forget(self.0, x);
+                self.0 = tape.mark();
+            }
+            Site::Embeds | Site::VisionPreNorm | Site::AudioEmbeds => self.0 = tape.mark(),
+            _ => {}
+        }
+    }
+
+    fn looks(&self) -> bool {
+        false
     }
 }
 

@@ -5,7 +5,7 @@
 use llama::Model;
 use tensor::{Adjoint, Device, math};
 
-use crate::objective::{Scored, Watch, forward, scored};
+use crate::objective::{Passing, Scored, Watch, forward, scored};
 use crate::{Losses, Objective, Sequence, Tape, TrainError, Var};
 
 /// How answers are preferred.
@@ -35,14 +35,14 @@ pub fn log_probabilities<D: Adjoint>(
     logit_rows: usize,
 ) -> Result<Vec<f64>, TrainError> {
     let start = tape.mark();
-    let (x, _) = forward(tape, model, sequences, &mut ())?;
+    let (x, _) = forward(tape, model, sequences, &mut Passing(start))?;
     let scored: Vec<Scored> = scored(sequences).collect();
     let wanted: Vec<usize> = scored.iter().map(|scored| scored.row).collect();
     let entropies = match wanted.is_empty() {
         true => Vec::new(),
         false => entropies(tape, model, &model.decoder.hidden(tape, &x, &wanted)?, &scored, logit_rows)?,
     };
-    tape.rewind(start)?;
+    tape.discard(start);
     Ok(sums(sequences.len(), &scored, &entropies))
 }
 
@@ -61,7 +61,7 @@ fn entropies<D: Adjoint>(
         let logits = model.decoder.logits(tape, &tape.rows(hidden, &rows)?)?;
         let weights = vec![1.0; piece.len()];
         all.extend(Scored::cross_entropy(tape, &logits, piece, &weights)?.0);
-        tape.rewind(mark)?;
+        tape.discard(mark);
     }
     Ok(all)
 }
@@ -155,7 +155,10 @@ mod tests {
             let step = 1e-2;
             // Cross-entropies are negative log-probabilities.
             let slope = (loss(chosen - step, rejected) - loss(chosen + step, rejected)) / (2.0 * step);
-            assert!((factors[0] - slope).abs() < 1e-4 && factors[1] == -factors[0], "{chosen} {rejected}: {factors:?} {slope}");
+            assert!(
+                (factors[0] - slope).abs() < 1e-4 && factors[1] == -factors[0],
+                "{chosen} {rejected}: {factors:?} {slope}"
+            );
             assert!(losses.entropy.is_finite() && losses.weight == 1.0);
         }
         let even = preference.measure(&references, &references);

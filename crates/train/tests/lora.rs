@@ -17,8 +17,7 @@ use train::optim::{AdamW, Compute, Optimizer, Settings, Threads};
 use train::{Objective, Preference, Sequence, Tape, TrainError, Trainer, Weights, evaluate, log_probabilities};
 
 /// Routers' own losses would go on with a model's weights, not with an adapter's.
-const OBJECTIVE: Objective =
-    Objective { balance: 0.0, router_z: 0.0, logit_rows: 7, memory: train::Memory::KeepAll };
+const OBJECTIVE: Objective = Objective { balance: 0.0, router_z: 0.0, logit_rows: 7, memory: train::Memory::KeepAll };
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data").join(name)
@@ -38,7 +37,8 @@ fn cpu(n_threads: usize) -> Cpu {
 
 /// Texts of tokens below 100.
 fn sequences(seed: u32, lens: &[u32]) -> Vec<Sequence> {
-    let ids = |(i, len): (u32, &u32)| (0..*len).map(|t| 3 + (t * t * 7 + t * (seed + i) + i) % 90).collect::<Vec<u32>>();
+    let ids =
+        |(i, len): (u32, &u32)| (0..*len).map(|t| 3 + (t * t * 7 + t * (seed + i) + i) % 90).collect::<Vec<u32>>();
     (0..).zip(lens).map(ids).map(|ids| Sequence::text(&ids)).collect()
 }
 
@@ -150,7 +150,10 @@ fn gradients_of_halves_are_differences_of_losses() -> Result<()> {
             let h = step / (gradient.len() as f32).sqrt();
             let slope = (loss(&moved(h)?)? - loss(&moved(-h)?)?) / (2.0 * f64::from(h));
             let most = norm(gradient.iter().map(|g| f64::from(*g))) * (gradient.len() as f64).sqrt();
-            ensure!((along - slope).abs() <= 1e-3 * (gradient.len() as f64).sqrt().max(most), "{module} {half}: {along} {slope}");
+            ensure!(
+                (along - slope).abs() <= 1e-3 * (gradient.len() as f64).sqrt().max(most),
+                "{module} {half}: {along} {slope}"
+            );
             n_compared += 1;
         }
     }
@@ -212,7 +215,8 @@ fn gradients_beside_quantised_weights_are_nearly_those_beside_the_same_in_f32() 
 #[test]
 fn training_beside_frozen_weights_changes_the_adapter_alone() -> Result<()> {
     for (name, base) in [("llama", toy("llama")?), ("q8_0", quantised(toy("llama")?)), ("text", toy("text")?)] {
-        let before: BTreeMap<String, Vec<u8>> = base.tensors.values().map(|t| (t.name.clone(), t.bytes.to_vec())).collect();
+        let before: BTreeMap<String, Vec<u8>> =
+            base.tensors.values().map(|t| (t.name.clone(), t.bytes.to_vec())).collect();
         let lora = fresh(&base.config, &settings(&[]))?;
         let n_maps = lora.maps.len();
         let batch = sequences(9, &[24, 24, 17]);
@@ -230,7 +234,9 @@ fn training_beside_frozen_weights_changes_the_adapter_alone() -> Result<()> {
             ensure!(trainer.weights().tensors().all(|(name, _, _)| is_half(name)), "{name}");
             ensure!(trainer.optimizer().state().iter().all(|moment| is_half(&moment.name)), "{name}");
             let trained = trainer.weights().lora().context("an adapter")?;
-            runs.push(trained.maps.values().flat_map(|map| [map.a.bytes.to_vec(), map.b.bytes.to_vec()]).collect::<Vec<_>>());
+            runs.push(
+                trained.maps.values().flat_map(|map| [map.a.bytes.to_vec(), map.b.bytes.to_vec()]).collect::<Vec<_>>(),
+            );
             println!("{name}: {n_maps} maps, from {first:.3} to {last:.3}");
         }
         ensure!(runs[0] == runs[1], "{name}: bits depend on the number of threads");

@@ -78,7 +78,8 @@ impl Export {
             return Err(usage(message, "name a GGUF file, or the folder that has the .safetensors files"));
         }
         if matches!(self.to, Target::Safetensors) && checkpoint.is_gguf() {
-            let message = format!("{} is a GGUF file, of which no Hugging Face folder is written", self.model.display());
+            let message =
+                format!("{} is a GGUF file, of which no Hugging Face folder is written", self.model.display());
             return Err(usage(message, "write a GGUF file, with --to gguf or --to gguf-q8_0"));
         }
         if let Some(lora) = self.lora.open()? {
@@ -113,10 +114,16 @@ impl Export {
             .map(|t| NewTensor { name: &t.name, dtype: t.dtype, shape: &t.shape, bytes: &t.bytes })
             .collect();
         formats::safetensors::write(&new.partial().join("model.safetensors"), &tensors)?;
-        let folder = if self.model.is_dir() { self.model.as_path() } else { self.model.parent().unwrap_or(Path::new(".")) };
+        let folder =
+            if self.model.is_dir() { self.model.as_path() } else { self.model.parent().unwrap_or(Path::new(".")) };
         copy_files(folder, new.partial())?;
         new.replace()?;
-        line(&format!("{}: {} tensors, {} bytes", self.out.display(), tensors.len(), thousands(checkpoint.size_bytes() as u64)))?;
+        line(&format!(
+            "{}: {} tensors, {} bytes",
+            self.out.display(),
+            tensors.len(),
+            thousands(checkpoint.size_bytes() as u64)
+        ))?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -92,7 +92,13 @@ impl Quantize {
     ///
     /// # Errors
     /// If there is no such recipe.
-    pub fn new(input: PathBuf, output: PathBuf, recipe: &str, force: bool, device: model::DeviceArguments) -> Result<Self> {
+    pub fn new(
+        input: PathBuf,
+        output: PathBuf,
+        recipe: &str,
+        force: bool,
+        device: model::DeviceArguments,
+    ) -> Result<Self> {
         let to = Target::Gguf(Recipe::named(recipe).context("there is no such recipe")?);
         Ok(Self { input, output, to, force, json: false, device })
     }

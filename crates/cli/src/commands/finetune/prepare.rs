@@ -89,7 +89,12 @@ impl Prepared {
         let n_trained = subject.weights.n_values() as u64;
         let n_all: u64 = subject.checkpoint.tensors.values().map(|tensor| tensor.n_values() as u64).sum();
         let what = match subject.weights.lora() {
-            Some(lora) => format!("{} in an adapter of {} maps, beside {}", thousands(n_trained), lora.maps.len(), thousands(n_all)),
+            Some(lora) => format!(
+                "{} in an adapter of {} maps, beside {}",
+                thousands(n_trained),
+                lora.maps.len(),
+                thousands(n_all)
+            ),
             None => format!("all {}", thousands(n_trained)),
         };
         let room = command.steps.batch * self.length;
@@ -135,7 +140,12 @@ impl Prepared {
     }
 
     /// The run, from its beginning.
-    pub fn run(self, command: &Finetune, trainer: Trainer<Cpu>, checkpoints: Checkpoints<Disk>) -> Result<Run<Cpu, Disk>> {
+    pub fn run(
+        self,
+        command: &Finetune,
+        trainer: Trainer<Cpu>,
+        checkpoints: Checkpoints<Disk>,
+    ) -> Result<Run<Cpu, Disk>> {
         let steps = &command.steps;
         let warm_up = steps.warm_up.unwrap_or(self.n_steps.div_ceil(100) * 3).min(self.n_steps);
         let then = match steps.schedule {
@@ -204,7 +214,8 @@ impl Count {
                         return Err(usage(message, "give rows with \"chosen\" and \"rejected\", or use --method lora"));
                     }
                     (Unit::Pair { .. }, _) => {
-                        let message = format!("{}: is a pair of answers, from which this method does not learn", raw.place);
+                        let message =
+                            format!("{}: is a pair of answers, from which this method does not learn", raw.place);
                         return Err(usage(message, "use --method dpo, or give rows with \"messages\" or \"text\""));
                     }
                 };
@@ -213,7 +224,8 @@ impl Count {
         }
         if count.n_learnt == 0 {
             let message = format!("{}: there is nothing in it to learn from", path.display());
-            let way = format!("a row is learnt if an answer begins within --length {length} tokens, and it is not held out");
+            let way =
+                format!("a row is learnt if an answer begins within --length {length} tokens, and it is not held out");
             return Err(usage(message, way));
         }
         Ok(count)
@@ -266,7 +278,9 @@ fn kept_bytes(command: &Finetune, subject: &Subject, length: usize) -> u64 {
     let of_layer = text.layers.iter().map(|layer| {
         let inner = match layer.ffn {
             Ffn::Dense { width } => 3 * width,
-            Ffn::Moe { width, top_k, shared_width, .. } => 3 * (shared_width + top_k * width) + 2 * top_k * text.hidden_size,
+            Ffn::Moe { width, top_k, shared_width, .. } => {
+                3 * (shared_width + top_k * width) + 2 * top_k * text.hidden_size
+            }
         };
         // Norms, the residual stream twice, what attention gathers; q, k and v together, apart and turned; gate, up, both.
         5 * text.hidden_size + 3 * heads + inner

@@ -43,8 +43,12 @@ impl Subject {
         }
         let is_quantised = checkpoint.tensors.values().any(|t| matches!(t.dtype.format(), Some(Format::Block(_))));
         if command.method == Method::Qlora && !is_quantised {
-            let message = format!("{} is not quantised, and qlora trains beside quantised weights", command.model.display());
-            return Err(usage(message, "write it quantised, puna quantize IN OUT.gguf --to q4_k_m, or use --method lora"));
+            let message =
+                format!("{} is not quantised, and qlora trains beside quantised weights", command.model.display());
+            return Err(usage(
+                message,
+                "write it quantised, puna quantize IN OUT.gguf --to q4_k_m, or use --method lora",
+            ));
         }
         let lora = Self::lora(command, &checkpoint)?;
         let weights = Weights::beside(checkpoint.clone(), &lora)?;

@@ -101,10 +101,8 @@ impl Prepared {
             ..Objective::default()
         };
         let all: Trained = Arc::new(|_: &str| true);
-        let schedule = (recipe.schedule(), Plan {
-            save_every: recipe.run.save_every,
-            evaluate_every: recipe.run.evaluate_every,
-        });
+        let schedule =
+            (recipe.schedule(), Plan { save_every: recipe.run.save_every, evaluate_every: recipe.run.evaluate_every });
         let trainer = Trainer::new(dev, (self.weights, all), optimizer, (objective, recipe.run.rows));
         Ok((self.skeleton, Run::new(trainer, stages, schedule, checkpoints)))
     }
@@ -145,7 +143,9 @@ impl Data<'_> {
         let settings = FeedSettings { rows: self.recipe.run.tokens, cut: data.length, window: WINDOW };
         let encoder = model::encoder(&self.template)?;
         let mut measured = Vec::new();
-        for source in stage.sources.iter().map(|source| self.open(source)).collect::<Result<Vec<_>>>()?.into_iter().flatten() {
+        for source in
+            stage.sources.iter().map(|source| self.open(source)).collect::<Result<Vec<_>>>()?.into_iter().flatten()
+        {
             let name = source.name();
             let step = held_out(source, (seed, data.held_out), &encoder, data.length, MEASURED)?;
             if !step.is_empty() {
@@ -157,7 +157,9 @@ impl Data<'_> {
             name: stage.name.clone(),
             steps: stage.steps,
             factor: stage.lr,
-            trained: Arc::new(move |name| begins.is_empty() || begins.iter().any(|begin| name.starts_with(begin.as_str()))),
+            trained: Arc::new(move |name| {
+                begins.is_empty() || begins.iter().any(|begin| name.starts_with(begin.as_str()))
+            }),
             feed: Feed::new(mixture, encoder, settings)?,
             held_out: measured,
         })
@@ -223,7 +225,9 @@ fn copy_tokenizer(from: &Path, skeleton: &TempDir) -> Result<()> {
         match file.is_file() {
             true => write(skeleton.path(), name, &fs::read(&file).with_context(|| reading(&file))?)?,
             // One that was there belongs to another tokenizer.
-            false if copy.is_file() => fs::remove_file(&copy).with_context(|| format!("removing {}", copy.display()))?,
+            false if copy.is_file() => {
+                fs::remove_file(&copy).with_context(|| format!("removing {}", copy.display()))?
+            }
             false => {}
         }
     }

@@ -1,23 +1,19 @@
 //! The adjoints on [`Cpu`]: products through the same kernels as forward, and rows on the pool's threads.
 //!
-//! `dy · W` is a linear map whose weights are W the other way about, and `dyᵀ · x` one whose weights are x: packing turns
-//! either as it stands, so there is one kernel for all three products, and one order of additions.
-
-use std::ops::Range;
+//! `dy · W` and `dyᵀ · x` are [products](crate::product) whose operands are read the other way about, so there is one
+//! kernel for all three, and one order of additions.
 
 use tensor::adjoint::math::{self, Heads, Piece};
 use tensor::{
-    Adjoint, Attended, Device, OpError, Orientation, PartGradient, Seen, Targets, WeightSource, adjoint::math as rows,
+    Adjoint, Attended, Bytes, Format, OpError, Orientation, PartGradient, Seen, Targets, WeightSource, adjoint::math as rows,
 };
 
 use crate::device::{GRAIN, check};
-use crate::linear::Epilogue;
+use crate::linear::Segment;
 use crate::pool::Disjoint;
 use crate::values::Values;
-use crate::{Cpu, Matrix, Routing, Tensor, Vector};
-
-/// Rows and columns that are turned together, so that both sides stay in the first cache.
-const TURNED: usize = 32;
+use crate::product::{Product, Strided, Write};
+use crate::{Cpu, Routing, Tensor, Vector};
 
 /// Columns that one thread adds up.
 const SUMMED: usize = 64;
@@ -79,114 +75,91 @@ pub(crate) fn divergence(row: &mut [f32], teacher: &mut [f32], temperature: f32,
     rows::divergence(row, teacher, temperature, weight)
 }
 
-/// `Write::Add` adds to what is there.
-const ADD: Epilogue<'static> = Epilogue::Add { bias: None, onto: true };
-const SET: Epilogue<'static> = Epilogue::Add { bias: None, onto: false };
-
 fn same_shape(op: &'static str, a: &Tensor, b: &Tensor) -> Result<(), OpError> {
     check(op, "the second width", b.width(), a.width())?;
     check(op, "the second number of rows", b.n_rows(), a.n_rows())
 }
 
-/// Matrix `matrix` of `part`, the other way about.
-fn turned(part: &WeightSource, matrix: usize) -> Result<WeightSource, OpError> {
-    let [n_matrices, n_out, n_in] = part.shape();
-    let stored = part.stored("linear_adjoint")?;
-    let range = part.matrix_range(matrix).ok_or(OpError::Index { op: "adjoint", index: matrix, len: n_matrices })?;
-    let bytes = stored.slice(range).ok_or(OpError::Index { op: "adjoint", index: matrix, len: n_matrices })?;
-    let shape = [1, n_in, n_out];
-    match (part.orientation(), part.format().block_len()) {
-        (Orientation::OutIn, 1) => WeightSource::new(bytes, part.format(), Orientation::InOut, shape),
-        (Orientation::InOut, 1) => WeightSource::new(bytes, part.format(), Orientation::OutIn, shape),
-        _ => {
-            let mut values = vec![0.0; n_out * n_in];
-            for (out, row) in values.chunks_exact_mut(n_in.max(1)).enumerate() {
-                part.decode_row(matrix, out, row)?;
-            }
-            let bytes = bytemuck::cast_slice(&values).to_vec().into();
-            WeightSource::new(bytes, tensor::Format::F32, Orientation::InOut, shape)
+/// Matrix `matrix` of a part as numbers, read in place where it is stored so.
+struct Numbers {
+    stored: Option<Bytes>,
+    decoded: Vec<f32>,
+    orientation: Orientation,
+    shape: [usize; 2],
+}
+
+impl Numbers {
+    fn of(part: &WeightSource, matrix: usize) -> Result<Self, OpError> {
+        let [n_matrices, n_out, n_in] = part.shape();
+        let outside = || OpError::Index { op: "adjoint", index: matrix, len: n_matrices };
+        let range = part.matrix_range(matrix).ok_or_else(outside)?;
+        let stored = part.stored("linear_adjoint")?.slice(range).ok_or_else(outside)?;
+        let (orientation, shape) = (part.orientation(), [n_out, n_in]);
+        if part.format() == Format::F32 && bytemuck::try_cast_slice::<u8, f32>(&stored).is_ok() {
+            return Ok(Self { stored: Some(stored), decoded: Vec::new(), orientation, shape });
+        }
+        let mut decoded = vec![0.0; n_out * n_in];
+        for (out, row) in decoded.chunks_exact_mut(n_in.max(1)).enumerate() {
+            part.decode_row(matrix, out, row)?;
+        }
+        Ok(Self { stored: None, decoded, orientation: Orientation::OutIn, shape })
+    }
+
+    /// The other way about: a row for each input.
+    fn turned(&self) -> Strided<'_> {
+        let stored = self.stored.as_ref().and_then(|bytes| bytemuck::try_cast_slice(bytes).ok());
+        let (values, [n_out, n_in]) = (stored.unwrap_or(&self.decoded), self.shape);
+        match self.orientation {
+            Orientation::InOut => Strided { values, row: n_out, column: 1 },
+            _ => Strided { values, row: 1, column: n_in },
         }
     }
 }
 
 impl Cpu {
-    /// Rows `rows` of columns `columns` of `x`, the other way about: `[columns, rows]`.
-    fn turn(&self, x: &Tensor, rows: Range<usize>, columns: Range<usize>) -> Tensor {
-        let (n_rows, width) = (rows.len(), x.width());
-        let mut out = self.values(columns.len() * n_rows);
-        let (from, first) = (&x.values()[rows.start * width..rows.end * width], columns.start);
-        self.pool().chunks(&mut out, TURNED * n_rows.max(1), (GRAIN / n_rows.max(1)).div_ceil(TURNED), |block, out| {
-            let columns = first + block * TURNED..first + block * TURNED + out.len() / n_rows.max(1);
-            for (block, from) in from.chunks(TURNED * width).enumerate() {
-                for (out, column) in out.chunks_exact_mut(n_rows).zip(columns.clone()) {
-                    let out = &mut out[block * TURNED..];
-                    for (out, row) in out.iter_mut().zip(from.chunks_exact(width)) {
-                        *out = row[column];
-                    }
-                }
-            }
-        });
-        Tensor::new(out, n_rows)
-    }
-
-    /// Rows `rows` of `x`, as a tensor of its own.
-    fn slice(&self, x: &Tensor, rows: Range<usize>) -> Tensor {
-        Tensor::new(self.copy(&x.values()[rows.start * x.width()..rows.end * x.width()]), x.width())
-    }
-
-    /// `dy` through matrix `matrix` of `parts`, backwards.
-    fn back(&self, parts: &[WeightSource], matrix: usize, dy: &Tensor) -> Result<Tensor, OpError> {
-        let n_out = parts.iter().map(|part| part.shape()[1]).sum();
+    /// `dy` backwards through `parts`: the rows of each segment through its matrix.
+    fn back(&self, parts: &[WeightSource], segments: &[Segment], dy: &Tensor) -> Result<Tensor, OpError> {
+        let n_out: usize = parts.iter().map(|part| part.shape()[1]).sum();
         check("linear_adjoint", "the gradient's width", dy.width(), n_out)?;
-        let mut dx: Option<Tensor> = None;
-        let mut first = 0;
+        let n_in = parts.first().ok_or_else(|| OpError::shape("linear_adjoint", "a map without parts"))?.shape()[2];
+        let mut dx = self.values(dy.n_rows() * n_in);
+        let (mut first, mut write) = (0, Write::Set);
         for part in parts {
-            let [_, n_out, n_in] = part.shape();
-            check("linear_adjoint", "a part's inputs", n_in, parts[0].shape()[2])?;
-            let whole = n_out == dy.width();
-            let dy = if whole { dy.clone() } else { self.columns(dy, first..first + n_out)? };
-            first += n_out;
-            let map = Matrix::new(self.pool(), None, &[turned(part, matrix)?])?;
-            let (epilogue, out) = match dx.take().map(Tensor::into_values) {
-                Some(Ok(sum)) => (ADD, sum),
-                Some(Err(shared)) => (ADD, self.copy(shared.values())),
-                None => (SET, self.values(dy.n_rows() * n_in)),
-            };
-            dx = Some(self.linear_into("linear_adjoint", &map, &dy, epilogue, out)?);
-        }
-        dx.ok_or_else(|| OpError::shape("linear_adjoint", "a map without parts"))
-    }
-
-    /// Adds `dyᵀ · x` of the rows `rows` to one matrix of a part.
-    fn add_products(
-        &self,
-        (x, dy): (&Tensor, &Tensor),
-        rows: Range<usize>,
-        part: &mut PartGradient<'_>,
-        matrix: usize,
-    ) -> Result<(), OpError> {
-        let (n_in, n_out) = (x.width(), part.outputs.len());
-        let out = &mut part.values[matrix * n_in * n_out..(matrix + 1) * n_in * n_out];
-        // The operand whose columns become the outputs of a map, and the one whose columns are its rows.
-        let (map, sent) = match part.orientation {
-            Orientation::InOut if n_out == dy.width() => (self.slice(dy, rows.clone()), self.turn(x, rows, 0..n_in)),
-            Orientation::InOut => {
-                let columns = self.columns(dy, part.outputs.clone())?;
-                (self.slice(&columns, rows.clone()), self.turn(x, rows, 0..n_in))
+            let [_, n_out, inputs] = part.shape();
+            check("linear_adjoint", "a part's inputs", inputs, n_in)?;
+            let matrices = segments.iter().map(|segment| Numbers::of(part, segment.matrix));
+            let matrices = matrices.collect::<Result<Vec<_>, _>>()?;
+            let mut products = Vec::with_capacity(segments.len());
+            let mut rest = &mut dx[..];
+            for (Segment { rows, .. }, matrix) in segments.iter().zip(&matrices) {
+                let (out, later) = rest.split_at_mut(rows.len() * n_in);
+                rest = later;
+                let values = &dy.values()[rows.start * dy.width() + first..];
+                let a = Strided { values, row: dy.width(), column: 1 };
+                products.push(Product { out, shape: [rows.len(), n_in, n_out], a, b: matrix.turned(), write });
             }
-            _ => (self.slice(x, rows.clone()), self.turn(dy, rows, part.outputs.clone())),
-        };
-        let n_rows = map.n_rows();
-        let map = Matrix::input_major(self.pool(), map.values(), [map.width(), n_rows])?;
-        let products = self.linear_into("linear_gradient", &map, &sent, SET, self.values(out.len()))?;
-        self.add_to(out, products.values());
-        Ok(())
+            self.products(&mut products)?;
+            (first, write) = (first + n_out, Write::Add);
+        }
+        Ok(Tensor::new(dx, n_in))
     }
 
-    fn add_to(&self, out: &mut [f32], more: &[f32]) {
-        self.pool().chunks(out, GRAIN, 1, |block, out| {
-            out.iter_mut().zip(&more[block * GRAIN..]).for_each(|(out, more)| *out += more);
+    /// Adds `dyᵀ · x` of each segment's rows to its matrix of a part.
+    fn add_products(&self, x: &Tensor, dy: &Tensor, segments: &[Segment], part: PartGradient<'_>) -> Result<(), OpError> {
+        let PartGradient { orientation, outputs, values, .. } = part;
+        let (n_in, n_out) = (x.width(), outputs.len());
+        let matrices = values.chunks_exact_mut((n_in * n_out).max(1)).enumerate();
+        let products = matrices.filter_map(|(matrix, out)| {
+            let rows = segments.iter().find(|segment| segment.matrix == matrix)?.rows.clone();
+            let x = Strided { values: &x.values()[rows.start * n_in..], row: 1, column: n_in };
+            let dy = Strided { values: &dy.values()[rows.start * dy.width() + outputs.start..], row: 1, column: dy.width() };
+            let ([m, n], [a, b]) = match orientation {
+                Orientation::InOut => ([n_in, n_out], [x, dy]),
+                _ => ([n_out, n_in], [dy, x]),
+            };
+            (!rows.is_empty()).then_some(Product { out, shape: [m, n, rows.len()], a, b, write: Write::Add })
         });
+        self.products(&mut products.collect::<Vec<_>>())
     }
 
     /// Two tensors of rows like those of `x`, `n` numbers each, written together.
@@ -236,24 +209,17 @@ impl Cpu {
 
 impl Adjoint for Cpu {
     fn linear_adjoint(&self, parts: &[WeightSource], dy: &Tensor) -> Result<Tensor, OpError> {
-        self.back(parts, 0, dy)
+        self.back(parts, &[Segment { matrix: 0, rows: 0..dy.n_rows() }], dy)
     }
 
     fn experts_adjoint(&self, parts: &[WeightSource], dy: &Tensor, routing: &Routing) -> Result<Tensor, OpError> {
         check("experts_adjoint", "the number of rows", dy.n_rows(), routing.order.len())?;
-        let n_in = parts.first().map_or(0, |part| part.shape()[2]);
-        let mut out = self.values(dy.n_rows() * n_in);
-        for segment in &routing.segments {
-            let rows = segment.rows.clone();
-            let dx = self.back(parts, segment.matrix, &self.slice(dy, rows.clone()))?;
-            out[rows.start * n_in..rows.end * n_in].copy_from_slice(dx.values());
-        }
-        Ok(Tensor::new(out, n_in))
+        self.back(parts, &routing.segments, dy)
     }
 
-    fn linear_gradient(&self, x: &Tensor, dy: &Tensor, mut part: PartGradient<'_>) -> Result<(), OpError> {
+    fn linear_gradient(&self, x: &Tensor, dy: &Tensor, part: PartGradient<'_>) -> Result<(), OpError> {
         check_gradient(x, dy, &part, 1)?;
-        self.add_products((x, dy), 0..x.n_rows(), &mut part, 0)
+        self.add_products(x, dy, &[Segment { matrix: 0, rows: 0..x.n_rows() }], part)
     }
 
     fn experts_gradient(
@@ -261,14 +227,11 @@ impl Adjoint for Cpu {
         x: &Tensor,
         dy: &Tensor,
         routing: &Routing,
-        mut part: PartGradient<'_>,
+        part: PartGradient<'_>,
     ) -> Result<(), OpError> {
         check("experts_gradient", "the number of rows", x.n_rows(), routing.order.len())?;
         check_gradient(x, dy, &part, routing.n_experts)?;
-        for segment in &routing.segments {
-            self.add_products((x, dy), segment.rows.clone(), &mut part, segment.matrix)?;
-        }
-        Ok(())
+        self.add_products(x, dy, &routing.segments, part)
     }
 
     fn column_sums(&self, dy: &Tensor) -> Vec<f32> {

@@ -144,24 +144,6 @@ impl Matrix {
         Ok(Self { parts: parts.collect::<Result<_, OpError>>()?, shape, streamed: None })
     }
 
-    /// One matrix of f32 that stands in memory, `[n_in, n_out]`: input-major.
-    ///
-    /// # Errors
-    /// [`OpError::Shape`] if the values are not as many as that.
-    pub(crate) fn input_major(pool: &Pool, values: &[f32], [n_out, n_in]: [usize; 2]) -> Result<Self, OpError> {
-        let shape = [1, n_out, n_in];
-        let (format, orientation) = (Format::F32, Orientation::InOut);
-        let source = WeightSource::described(format, orientation, shape)?;
-        let bytes = bytemuck::cast_slice(values);
-        if bytes.len() != source.size_bytes() {
-            return Err(OpError::shape("matrix", format!("{} values for {n_in} rows of {n_out}", values.len())));
-        }
-        let groups = Groups::of(&source, 0)?;
-        let mut out = room(groups.matrix_bytes)?;
-        Job { stored: Stored { bytes, format, orientation, shape }, groups: &groups }.run(pool, &mut out);
-        Ok(Self { parts: vec![Part { groups, store: Store::Owned(out) }], shape, streamed: None })
-    }
-
     /// One matrix of which every part is in `expert`.
     pub(crate) fn of_expert(parts: impl Iterator<Item = (Groups, usize)>, n_in: usize, expert: &Arc<Expert>) -> Self {
         let part = |(groups, begin)| Part { groups, store: Store::Cached(Arc::clone(expert), begin) };

@@ -7,6 +7,7 @@
 mod answers;
 mod asked;
 mod choose;
+pub mod conversation;
 mod expression;
 pub mod pictures;
 mod ratio;
@@ -23,5 +24,5 @@ pub use sample::{Draw, Generator, Image, Part, Role, Sample, Sound, Split, Turn}
 
 /// Every generator that needs nothing from outside: no prose, no folders of pictures, no synthesiser.
 pub fn all() -> Vec<Box<dyn Generator>> {
-    tasks::all().into_iter().chain(pictures::all()).chain(sounds::all()).collect()
+    tasks::all().into_iter().chain(conversation::all()).chain(pictures::all()).chain(sounds::all()).collect()
 }

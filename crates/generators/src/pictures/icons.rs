@@ -1,5 +1,6 @@
 //! Pictures of things from a folder: "what is this?"
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
@@ -53,13 +54,25 @@ impl Icons {
 /// The task. There must be pictures.
 pub(super) struct NameIt {
     options: Arc<Options>,
-    icons: Icons,
+    /// Names and pictures for training, and those held out: of each thing with several pictures, the last.
+    pictures: [Vec<(String, RgbaImage)>; 2],
 }
 
 impl NameIt {
     /// The task, if there are any pictures.
     pub(super) fn new(options: Arc<Options>, icons: Icons) -> Option<Self> {
-        (!icons.is_empty()).then_some(Self { options, icons })
+        let mut last = BTreeMap::new();
+        for (i, (name, _)) in icons.pictures.iter().enumerate() {
+            let (n, at) = last.entry(name.clone()).or_insert((0, 0));
+            (*n, *at) = (*n + 1, i);
+        }
+        let is_last = |i: usize, name: &str| last.get(name).is_some_and(|(n, at)| *n > 1 && *at == i);
+        let [mut train, mut held_out] = [Vec::new(), Vec::new()];
+        for (i, (name, picture)) in icons.pictures.into_iter().enumerate() {
+            let list = if is_last(i, &name) { &mut held_out } else { &mut train };
+            list.push((name, picture));
+        }
+        (!train.is_empty()).then_some(Self { options, pictures: [train, held_out] })
     }
 }
 
@@ -68,8 +81,11 @@ impl Generator for NameIt {
         "icons"
     }
 
-    fn sample(&self, _split: Split, draw: &mut Draw) -> Sample {
-        let (name, picture) = one_of(draw, &self.icons.pictures);
+    fn sample(&self, split: Split, draw: &mut Draw) -> Sample {
+        let [train, held_out] = &self.pictures;
+        // Where every thing has one picture, the same are seen in other places and sizes.
+        let pictures = if split == Split::HeldOut && !held_out.is_empty() { held_out } else { train };
+        let (name, picture) = one_of(draw, pictures);
         let side = self.options.side as f32;
         let mean = mean_colour(picture);
         let mut canvas = Canvas::new(self.options.side, background_for(draw, &[mean], 200.0));
@@ -97,7 +113,7 @@ impl Generator for NameIt {
 
     /// Names that several files share are as likely as they are many.
     fn chance(&self) -> f64 {
-        let names: Vec<_> = self.icons.pictures.iter().map(|(name, _)| name).collect();
+        let names: Vec<_> = self.pictures[0].iter().map(|(name, _)| name).collect();
         let most = names.iter().map(|name| names.iter().filter(|other| other == &name).count()).max().unwrap_or(0);
         most as f64 / names.len() as f64
     }

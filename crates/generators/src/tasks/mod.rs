@@ -11,6 +11,7 @@ mod ordering;
 mod sorting;
 mod strings;
 mod syllogisms;
+mod tracing;
 mod truth_tellers;
 mod units;
 
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Box<dyn Generator>> {
         Box::new(sorting::Sorting),
         Box::new(strings::Strings),
         Box::new(syllogisms::Syllogisms),
+        Box::new(tracing::Tracing),
         Box::new(truth_tellers::TruthTellers),
         Box::new(units::Units),
     ]

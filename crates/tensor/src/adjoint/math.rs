@@ -192,6 +192,9 @@ impl Heads<'_> {
     }
 }
 
+/// Queries that go through the keys together.
+const QUERIES: usize = 4;
+
 /// The gradients of one head of keys in one piece, to `out`, see [`Heads::gradient_len`]; query after query. With
 /// weights p and scores s: dvⱼ += pⱼ·dy, dpⱼ = dy·vⱼ, dsⱼ = pⱼ·(dpⱼ − Σ p·dp)/√C, dq = Σ dsⱼ·kⱼ, dkⱼ += dsⱼ·q.
 #[inline(always)]
@@ -199,58 +202,173 @@ pub fn attention(x: &Heads<'_>, (rows, keys): &Piece, head: usize, out: &mut [f3
     let len = x.len;
     let (q_width, k_width) = (x.n_heads * x.group * len, x.n_heads * len);
     let k = gather(x.k, k_width, keys, head * len, len);
-    let k_turned = turn(&k, len);
-    let v_turned = turn(&gather(x.v, k_width, keys, head * len, len), len);
-    let n = k_turned.len() / len;
-    let (mut p, mut ds) = (vec![0.0; n], vec![0.0; n]);
-    let scale = 1.0 / (len as f32).sqrt();
+    let turned = [turn(&k, len), turn(&gather(x.v, k_width, keys, head * len, len), len)];
     out.fill(0.0);
     let (d_queries, d_keys) = out.split_at_mut(x.group * rows.len() * len);
     let (dk, dv) = d_keys.split_at_mut(keys.len() * len);
-    let queries = (0..x.group).flat_map(|member| rows.clone().map(move |row| (member, row)));
-    for ((member, row), dq) in queries.zip(d_queries.chunks_exact_mut(len)) {
-        let at = row * q_width + (head * x.group + member) * len;
-        let (q, dy) = (&x.q[at..at + len], &x.dy[at..at + len]);
-        let seen = x.seen[row].start - keys.start..x.seen[row].end - keys.start;
-        let lanes = seen.start / LANES * LANES..seen.end.next_multiple_of(LANES);
-        products(q, &k_turned, n, lanes.clone(), &mut p);
-        products(dy, &v_turned, n, lanes, &mut ds);
-        let (p, ds) = (&mut p[seen.clone()], &mut ds[seen.clone()]);
-        for p in p.iter_mut() {
-            *p *= scale;
-        }
-        let (_, total) = powers(p);
-        for p in p.iter_mut() {
-            *p /= total;
-        }
-        let mean = dot(p, ds);
-        for (ds, p) in ds.iter_mut().zip(p.iter()) {
-            *ds = p * (*ds - mean) * scale;
-        }
-        let seen = seen.start * len..seen.end * len;
-        let heads = k[seen.clone()].chunks_exact(len).zip(dk[seen.clone()].chunks_exact_mut(len));
-        for (((k, dk), dv), (p, ds)) in heads.zip(dv[seen].chunks_exact_mut(len)).zip(p.iter().zip(ds.iter())) {
-            for c in 0..len {
-                dq[c] = ds.mul_add(k[c], dq[c]);
-                dk[c] = ds.mul_add(q[c], dk[c]);
-                dv[c] = p.mul_add(dy[c], dv[c]);
+    let mut columns = Columns { k: &k, turned: &turned, len, dk, dv };
+    let mut weights = vec![0.0; 2 * QUERIES * (turned[0].len() / len)];
+    for (member, d_queries) in d_queries.chunks_exact_mut((rows.len() * len).max(1)).enumerate() {
+        let query = |row: usize| {
+            let at = row * q_width + (head * x.group + member) * len;
+            let seen = x.seen[row].start - keys.start..x.seen[row].end - keys.start;
+            Query { q: &x.q[at..at + len], dy: &x.dy[at..at + len], seen }
+        };
+        for (block, dq) in d_queries.chunks_mut(QUERIES * len).enumerate() {
+            let first = rows.start + block * QUERIES;
+            if dq.len() == QUERIES * len {
+                let queries: [Query<'_>; QUERIES] = std::array::from_fn(|i| query(first + i));
+                columns.add(&queries, &mut weights, dq);
+            } else {
+                for (i, dq) in dq.chunks_exact_mut(len).enumerate() {
+                    columns.add(&[query(first + i)], &mut weights, dq);
+                }
             }
         }
     }
 }
 
-/// `out[j]` = Σ x[c]·turned[c, j] for j in `range`, whole blocks of lanes; each sum one chain over c.
-#[inline(always)]
-fn products(x: &[f32], turned: &[f32], n: usize, range: Range<usize>, out: &mut [f32]) {
-    for first in range.step_by(LANES) {
-        let mut sums = [0.0f32; LANES];
-        for (c, x) in x.iter().enumerate() {
-            let row = &turned[c * n + first..][..LANES];
-            for i in 0..LANES {
-                sums[i] = x.mul_add(row[i], sums[i]);
+/// A row of one head of queries.
+struct Query<'a> {
+    q: &'a [f32],
+    dy: &'a [f32],
+    seen: Range<usize>,
+}
+
+/// One head's keys and values, and their gradients.
+struct Columns<'a> {
+    /// `[n, C]`.
+    k: &'a [f32],
+    /// Keys and values the other way about, `[C, n]`.
+    turned: &'a [Vec<f32>; 2],
+    len: usize,
+    dk: &'a mut [f32],
+    dv: &'a mut [f32],
+}
+
+impl Columns<'_> {
+    /// The gradients of `queries`, to the rows of `dq`. Every sum is one chain: over components, over keys for `dq`, over
+    /// queries for keys and values.
+    #[inline(always)]
+    fn add<const Q: usize>(&mut self, queries: &[Query<'_>; Q], weights: &mut [f32], dq: &mut [f32]) {
+        let len = self.len;
+        let n = self.turned[0].len() / len;
+        let scale = 1.0 / (len as f32).sqrt();
+        let (p, ds) = weights.split_at_mut(QUERIES * n);
+        let start = queries.iter().map(|query| query.seen.start).min().unwrap_or(0);
+        let end = queries.iter().map(|query| query.seen.end).max().unwrap_or(0);
+        let lanes = start / LANES * LANES..end.next_multiple_of(LANES);
+        products(std::array::from_fn::<_, Q, _>(|i| queries[i].q), &self.turned[0], lanes.clone(), p);
+        products(std::array::from_fn::<_, Q, _>(|i| queries[i].dy), &self.turned[1], lanes, ds);
+        for ((query, p), ds) in queries.iter().zip(p.chunks_exact_mut(n)).zip(ds.chunks_exact_mut(n)) {
+            let (p, ds) = (&mut p[query.seen.clone()], &mut ds[query.seen.clone()]);
+            for p in p.iter_mut() {
+                *p *= scale;
+            }
+            let (_, total) = powers(p);
+            for p in p.iter_mut() {
+                *p /= total;
+            }
+            let mean = dot(p, ds);
+            for (ds, p) in ds.iter_mut().zip(p.iter()) {
+                *ds = p * (*ds - mean) * scale;
             }
         }
-        out[first..first + LANES].copy_from_slice(&sums);
+        // What all of them see goes together; what some see goes one by one, before it and behind it.
+        let common = queries.iter().map(|query| query.seen.start).max().unwrap_or(0)
+            ..queries.iter().map(|query| query.seen.end).min().unwrap_or(0);
+        let is_joint = Q > 1 && !common.is_empty() && len.is_multiple_of(LANES);
+        let (before, behind) = if is_joint { (common.start, common.end) } else { (usize::MAX, usize::MAX) };
+        for i in 0..Q {
+            let seen = &queries[i].seen;
+            self.one(&queries[i], seen.start..seen.end.min(before), (&p[i * n..], &ds[i * n..]), &mut dq[i * len..][..len]);
+        }
+        if !is_joint {
+            return;
+        }
+        for first in (0..len).step_by(LANES) {
+            self.together(queries, common.clone(), first, (p, ds, n), dq);
+        }
+        for i in 0..Q {
+            let seen = behind..queries[i].seen.end;
+            self.one(&queries[i], seen, (&p[i * n..], &ds[i * n..]), &mut dq[i * len..][..len]);
+        }
+    }
+
+    /// The share of the keys of `range` in the gradients of one query.
+    #[inline(always)]
+    fn one(&mut self, query: &Query<'_>, range: Range<usize>, (p, ds): (&[f32], &[f32]), dq: &mut [f32]) {
+        let len = self.len;
+        for j in range {
+            let (p, ds, at) = (p[j], ds[j], j * len..(j + 1) * len);
+            let (k, dk, dv) = (&self.k[at.clone()], &mut self.dk[at.clone()], &mut self.dv[at]);
+            for c in 0..len {
+                dq[c] = ds.mul_add(k[c], dq[c]);
+                dk[c] = ds.mul_add(query.q[c], dk[c]);
+                dv[c] = p.mul_add(query.dy[c], dv[c]);
+            }
+        }
+    }
+
+    /// The same of several queries, in the lanes of components from `first` on.
+    #[inline(always)]
+    fn together<const Q: usize>(
+        &mut self,
+        queries: &[Query<'_>; Q],
+        range: Range<usize>,
+        first: usize,
+        (p, ds, n): (&[f32], &[f32], usize),
+        dq: &mut [f32],
+    ) {
+        let len = self.len;
+        let lanes = |x: &[f32]| -> [f32; LANES] { std::array::from_fn(|c| x[first + c]) };
+        let q: [[f32; LANES]; Q] = std::array::from_fn(|i| lanes(queries[i].q));
+        let dy: [[f32; LANES]; Q] = std::array::from_fn(|i| lanes(queries[i].dy));
+        let mut sums: [[f32; LANES]; Q] = std::array::from_fn(|i| lanes(&dq[i * len..]));
+        let p: [&[f32]; Q] = std::array::from_fn(|i| &p[i * n..][range.clone()]);
+        let ds: [&[f32]; Q] = std::array::from_fn(|i| &ds[i * n..][range.clone()]);
+        for (place, j) in range.enumerate() {
+            let at = j * len + first;
+            let k: [f32; LANES] = std::array::from_fn(|c| self.k[at..at + LANES][c]);
+            let (dk, dv) = (&mut self.dk[at..at + LANES], &mut self.dv[at..at + LANES]);
+            let mut sums_k: [f32; LANES] = std::array::from_fn(|c| dk[c]);
+            let mut sums_v: [f32; LANES] = std::array::from_fn(|c| dv[c]);
+            for i in 0..Q {
+                let (p, ds) = (p[i][place], ds[i][place]);
+                for c in 0..LANES {
+                    sums[i][c] = ds.mul_add(k[c], sums[i][c]);
+                    sums_k[c] = ds.mul_add(q[i][c], sums_k[c]);
+                    sums_v[c] = p.mul_add(dy[i][c], sums_v[c]);
+                }
+            }
+            dk.copy_from_slice(&sums_k);
+            dv.copy_from_slice(&sums_v);
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            dq[i * len + first..][..LANES].copy_from_slice(sums);
+        }
+    }
+}
+
+/// `out[i, j]` = Σ x[i][c]·turned[c, j] for j in `range`, whole blocks of lanes; each sum one chain over c.
+#[inline(always)]
+fn products<const Q: usize>(x: [&[f32]; Q], turned: &[f32], range: Range<usize>, out: &mut [f32]) {
+    let len = x[0].len();
+    let n = turned.len() / len;
+    for first in range.step_by(LANES) {
+        let mut sums = [[0.0f32; LANES]; Q];
+        for c in 0..len {
+            let row = &turned[c * n + first..][..LANES];
+            for i in 0..Q {
+                let x = x[i][c];
+                for lane in 0..LANES {
+                    sums[i][lane] = x.mul_add(row[lane], sums[i][lane]);
+                }
+            }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            out[i * n + first..][..LANES].copy_from_slice(sums);
+        }
     }
 }
 

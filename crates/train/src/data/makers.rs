@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use generators::pictures::{self, Fonts, Icons, Options};
 use generators::speech::{self, Flite};
-use generators::{Generator, sounds, tasks};
+use generators::{Generator, conversation, sounds, tasks};
 
 use super::DataError;
 
@@ -20,7 +20,7 @@ pub struct Makers {
 }
 
 /// The groups that have a name, in the order in which they are listed.
-const GROUPS: [&str; 4] = ["tasks", "pictures", "sounds", "speech"];
+const GROUPS: [&str; 5] = ["tasks", "conversation", "pictures", "sounds", "speech"];
 
 impl Makers {
     /// The generators of a group, or the one of that name.
@@ -53,6 +53,7 @@ impl Makers {
         let unread = |path: &Path, error: std::io::Error| DataError::Settings(format!("{}: {error}", path.display()));
         match name {
             "tasks" => Ok(tasks::all()),
+            "conversation" => Ok(conversation::all()),
             "pictures" => {
                 let fonts = self.fonts.as_ref().map(|path| Fonts::open(path).map_err(|e| unread(path, e))).transpose()?;
                 let icons = self.icons.as_ref().map(|path| Icons::open(path).map_err(|e| unread(path, e))).transpose()?;

@@ -12,7 +12,7 @@ use train::checkpoint::{Checkpoints, Disk};
 use train::{End, Weights, lora};
 
 use super::train::follow::{self, First};
-use super::train::{go_on, open_run, write_model};
+use super::train::{go_on, open_run, report, write_model};
 use crate::failure::usage;
 use crate::model::DeviceArguments;
 use crate::new_folder::NewFolder;
@@ -78,6 +78,17 @@ pub enum Method {
     Full,
     /// An adapter, by pairs of answers of which one is preferred
     Dpo,
+}
+
+impl Method {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Lora => "lora",
+            Self::Qlora => "qlora",
+            Self::Full => "full",
+            Self::Dpo => "dpo",
+        }
+    }
 }
 
 /// What an adapter is like.
@@ -172,6 +183,8 @@ impl Finetune {
         let mut run = self.begin(&subject, prepared, checkpoints)?;
         go_on(&mut run, loaded)?;
         let end = follow::follow(&mut run, &self.out, First::Measure)?;
+        let title = format!("{}, {}", self.method.name(), self.model.display());
+        report::write(&self.out.join("metrics.jsonl"), &self.out.join("report.html"), &title)?;
         let written = self.write(&subject, &run.trainer().result()?)?;
         if end == End::Stopped {
             line(&format!("stopped after step {}; go on with --resume", run.step()))?;

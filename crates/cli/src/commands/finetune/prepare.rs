@@ -260,14 +260,8 @@ fn stage(command: &Finetune, files: &[Count], (length, steps): (usize, u64), enc
             measured.push((name, step));
         }
     }
-    let name = match command.method {
-        Method::Lora => "lora",
-        Method::Qlora => "qlora",
-        Method::Full => "full",
-        Method::Dpo => "dpo",
-    };
     let feed = feed(command, files, length, encoder)?;
-    Ok(Stage { name: name.into(), steps, factor: 1.0, trained: Arc::new(|_| true), feed, held_out: measured })
+    Ok(Stage { name: command.method.name().into(), steps, factor: 1.0, trained: Arc::new(|_| true), feed, held_out: measured })
 }
 
 /// Bytes of what layers keep for the way back, about: the results of a layer's ops on the rows that go through together.

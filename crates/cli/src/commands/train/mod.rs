@@ -1,7 +1,9 @@
 //! `puna train`.
 
 pub mod follow;
+mod forecast;
 pub mod prepare;
+pub mod report;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,18 +17,17 @@ use train::checkpoint::{Checkpoints, Disk, Fallback, Loaded};
 use train::{End, Run, Weights};
 
 use crate::failure::usage;
-use crate::memory::size;
 use crate::model::DeviceArguments;
 use crate::new_folder::NewFolder;
-use crate::output::{line, thousands};
+use crate::output::line;
 
 use follow::First;
 use prepare::Prepared;
 
 /// Train a model by a recipe
 ///
-/// Writes to the folder OUT: checkpoints, `metrics.jsonl`, and at the end the model in `model/`, which every other command
-/// takes. Ctrl-C saves, writes the model as it is, and stops; `--resume` goes on from the newest checkpoint with the same
+/// Writes to the folder OUT: checkpoints, `metrics.jsonl`, and at the end `report.html` with curves and the model in `model/`,
+/// which every other command takes. Ctrl-C saves, writes the model as it is, and stops; `--resume` goes on from the newest checkpoint with the same
 /// bits as never stopping.
 #[derive(clap::Args)]
 pub struct Train {
@@ -42,7 +43,7 @@ pub struct Train {
     /// With --resume: if the newest checkpoint is damaged, take an older one
     #[arg(long, requires = "resume")]
     allow_older: bool,
-    /// Say what would be trained, in how much memory, and stop
+    /// Say what would be trained, in how much memory and time, and stop
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -56,7 +57,7 @@ impl Train {
             None => Path::new("runs").join(self.recipe.file_stem().context("the recipe has no name")?),
         };
         let prepared = Prepared::read(&self.recipe)?;
-        forecast(&prepared)?;
+        forecast::say(&prepared, &self.device)?;
         if self.dry_run {
             return Ok(ExitCode::SUCCESS);
         }
@@ -64,6 +65,8 @@ impl Train {
         let (skeleton, mut run) = prepared.start(&self.device, checkpoints)?;
         go_on(&mut run, loaded)?;
         let end = follow::follow(&mut run, &out, First::Step)?;
+        let title = self.recipe.file_stem().unwrap_or_default().to_string_lossy();
+        report::write(&out.join("metrics.jsonl"), &out.join("report.html"), &title)?;
         let folder = out.join("model");
         write_model(&folder, skeleton.path(), &run.trainer().result()?)?;
         if end == End::Stopped {
@@ -101,29 +104,6 @@ pub fn go_on(run: &mut Run<Cpu, Disk>, loaded: Option<Loaded>) -> Result<()> {
     }
     run.resume(loaded)?;
     Ok(line(&format!("going on after step {}", run.step()))?)
-}
-
-/// Says what will be done, and in how much memory.
-fn forecast(prepared: &Prepared) -> Result<()> {
-    let recipe = &prepared.recipe;
-    let n = prepared.weights.n_values() as u64;
-    let stages = recipe.stages();
-    let steps = recipe.steps();
-    let tokens = steps.saturating_mul(recipe.run.tokens as u64);
-    line(&format!(
-        "{} parameters; {} steps of {} tokens, {} in all",
-        thousands(n),
-        thousands(steps),
-        thousands(recipe.run.tokens as u64),
-        thousands(tokens)
-    ))?;
-    if stages.len() > 1 {
-        let stages = stages.iter().map(|stage| format!("{} {}", stage.name, thousands(stage.steps)));
-        line(&format!("stages: {}", stages.collect::<Vec<_>>().join(", ")))?;
-    }
-    // Weights, the same packed for kernels, gradients and two moments, four bytes each.
-    line(&format!("memory: {} for weights, gradients and moments, and what the layers keep", size(5 * 4 * n)))?;
-    Ok(())
 }
 
 /// Writes the model as a Hugging Face folder: `weights` beside copies of the files of `skeleton`.

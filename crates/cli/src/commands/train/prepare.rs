@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use cpu::Cpu;
+use formats::config::TextConfig;
 use formats::{Checkpoint, ReasoningConfig};
 use tempfile::TempDir;
 use tokenizer::Tokenizer;
@@ -51,6 +52,8 @@ pub struct Prepared {
     folder: PathBuf,
     /// All files of the model but its weights.
     skeleton: TempDir,
+    /// The same, read.
+    template: Checkpoint,
 }
 
 impl Prepared {
@@ -80,15 +83,20 @@ impl Prepared {
         let template = Checkpoint::open(&skeleton.path().join("config.json"))?;
         let weights = match &source.from {
             Some(from) => Weights::of(model::open_checkpoint(&folder.join(from), None)?)?,
-            None => Weights::fresh(template, recipe.seed)?,
+            None => Weights::fresh(template.clone(), recipe.seed)?,
         };
-        Ok(Self { recipe, weights, folder, skeleton })
+        Ok(Self { recipe, weights, folder, skeleton, template })
+    }
+
+    /// What the decoder is.
+    pub fn config(&self) -> &TextConfig {
+        &self.template.config.text
     }
 
     /// Opens the data and begins; gives the model's files too.
     pub fn start(self, device: &DeviceArguments, checkpoints: Checkpoints<Disk>) -> Result<(TempDir, Run<Cpu, Disk>)> {
         let recipe = &self.recipe;
-        let data = self.data()?;
+        let data = self.data();
         let stages = (0..).zip(recipe.stages()).map(|(number, stage)| data.stage(number, &stage));
         let stages = stages.collect::<Result<Vec<Stage>>>()?;
         let dev = Arc::new(device.open());
@@ -107,7 +115,7 @@ impl Prepared {
         Ok((self.skeleton, Run::new(trainer, stages, schedule, checkpoints)))
     }
 
-    fn data(&self) -> Result<Data<'_>> {
+    fn data(&self) -> Data<'_> {
         let beside = |path: &PathBuf| self.folder.join(path);
         let settings = &self.recipe.data;
         let makers = Makers {
@@ -115,8 +123,7 @@ impl Prepared {
             icons: settings.icons.as_ref().map(beside),
             ..Makers::default()
         };
-        let template = Checkpoint::open(&self.skeleton.path().join("config.json"))?;
-        Ok(Data { recipe: &self.recipe, folder: &self.folder, template, makers })
+        Data { recipe: &self.recipe, folder: &self.folder, template: &self.template, makers }
     }
 }
 
@@ -124,7 +131,7 @@ impl Prepared {
 struct Data<'a> {
     recipe: &'a Recipe,
     folder: &'a Path,
-    template: Checkpoint,
+    template: &'a Checkpoint,
     makers: Makers,
 }
 
@@ -141,7 +148,7 @@ impl Data<'_> {
         }
         let mixture = Mixture::new(ingredients, settings)?;
         let settings = FeedSettings { rows: self.recipe.run.tokens, cut: data.length, window: WINDOW };
-        let encoder = model::encoder(&self.template)?;
+        let encoder = model::encoder(self.template)?;
         let mut measured = Vec::new();
         for source in
             stage.sources.iter().map(|source| self.open(source)).collect::<Result<Vec<_>>>()?.into_iter().flatten()

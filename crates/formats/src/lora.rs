@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde_json::json;
 
 use crate::checkpoint::folder::Folder;
 use crate::error::clip;
 use crate::json::{self, Node, Section};
-use crate::{DType, FormatError, Tensor, map_file, safetensors};
+use crate::{DType, FormatError, NewTensor, Tensor, atomic, map_file, safetensors};
 
 /// The file with the settings.
 const CONFIG: &str = "adapter_config.json";
@@ -32,6 +33,11 @@ const PATTERNS_LIMIT_BYTES: usize = 256 << 10;
 
 /// Before every module's path.
 const ROOT: &str = "base_model.model.";
+
+/// The name in the file of half `half`, A or B, of what is added beside `module`.
+pub fn half_name(module: &str, half: char) -> String {
+    format!("{ROOT}{module}.lora_{half}.weight")
+}
 
 /// What changes what an adapter means, and has to be off: the key, and what is there instead.
 const REFUSED: [(&str, &str); 11] = [
@@ -102,6 +108,41 @@ impl Lora {
         Ok(Self { path: path.into(), maps })
     }
 
+    /// Writes the adapter into the folder `folder`, which exists, as PEFT's `save_pretrained` does: numbers first, then the
+    /// settings, each durable before it has its name. `base` is what the adapted model is called; `targets` are modules,
+    /// or ends of their names, that are adapted in it and no others.
+    ///
+    /// # Errors
+    /// [`FormatError::Io`]; [`FormatError::Unsupported`] for tensors that can not be stored.
+    pub fn write(&self, folder: &Path, base: &str, targets: &[String]) -> Result<(), FormatError> {
+        let halves = self.maps.values().flat_map(|map| [&map.a, &map.b]);
+        let tensors: Vec<NewTensor<'_>> =
+            halves.map(|t| NewTensor { name: &t.name, dtype: t.dtype, shape: &t.shape, bytes: &t.bytes }).collect();
+        safetensors::write(&folder.join(WEIGHTS), &tensors)?;
+        let config = format!("{:#}\n", self.settings(base, targets));
+        atomic::write(&folder.join(CONFIG), |out| out.write(config.as_bytes()))
+    }
+
+    /// What stands in `adapter_config.json`. Ranks and scales that are not the first map's are named one by one.
+    fn settings(&self, base: &str, targets: &[String]) -> serde_json::Value {
+        let alpha = |map: &LowRank| f64::from(map.scale) * map.rank as f64;
+        let first = self.maps.values().next();
+        let (rank, base_alpha) = first.map_or((1, 1.0), |map| (map.rank, alpha(map)));
+        let others = |differs: &dyn Fn(&LowRank) -> bool, value: &dyn Fn(&LowRank) -> serde_json::Value| {
+            let named = self.maps.iter().filter(|(_, map)| differs(map));
+            serde_json::Value::Object(named.map(|(module, map)| (module.clone(), value(map))).collect())
+        };
+        json!({
+            "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "revision": null,
+            "inference_mode": true, "r": rank, "lora_alpha": number(base_alpha), "lora_dropout": 0.0, "use_rslora": false,
+            "use_dora": false, "bias": "none", "fan_in_fan_out": false, "modules_to_save": null,
+            "layers_to_transform": null, "layers_pattern": null, "layer_replication": null, "init_lora_weights": true,
+            "target_modules": targets, "exclude_modules": null,
+            "rank_pattern": others(&|map| map.rank != rank, &|map| json!(map.rank)),
+            "alpha_pattern": others(&|map| alpha(map) != base_alpha, &|map| number(alpha(map))),
+        })
+    }
+
     /// Bytes of all numbers, as they are stored.
     pub fn size_bytes(&self) -> usize {
         self.maps.values().flat_map(|map| [&map.a, &map.b]).map(|tensor| tensor.bytes.len()).sum()
@@ -111,6 +152,14 @@ impl Lora {
     pub fn ranks(&self) -> (usize, usize) {
         let ranks = || self.maps.values().map(|map| map.rank);
         (ranks().min().unwrap_or(0), ranks().max().unwrap_or(0))
+    }
+}
+
+/// A whole number as such: readers expect 16, not 16.0.
+fn number(x: f64) -> serde_json::Value {
+    match format!("{x}").parse::<u64>() {
+        Ok(whole) => json!(whole),
+        Err(_) => json!(x),
     }
 }
 
@@ -195,11 +244,11 @@ impl LoraConfig {
         }
         let mut maps = BTreeMap::new();
         for (module, pair) in halves {
-            let name = |half: &str| format!("{ROOT}{module}.lora_{half}.weight");
+            let name = |half| half_name(&module, half);
             let map = match pair {
                 [Some(a), Some(b)] => self.low_rank(file, &module, a, b)?,
-                [None, _] => return Err(FormatError::missing(file, &name("A"))),
-                [_, None] => return Err(FormatError::missing(file, &name("B"))),
+                [None, _] => return Err(FormatError::missing(file, &name('A'))),
+                [_, None] => return Err(FormatError::missing(file, &name('B'))),
             };
             maps.insert(module, map);
         }

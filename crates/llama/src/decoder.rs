@@ -146,6 +146,11 @@ impl<D: Device> Decoder<D> {
         self.layers.get_mut(layer).is_some_and(|layer| layer.lora.insert(place, low_rank))
     }
 
+    /// Takes away all that was added beside maps.
+    pub(crate) fn unadapt(&mut self) {
+        self.layers.iter_mut().for_each(|layer| layer.lora.clear());
+    }
+
     /// Shows `see` every map that rows go through, in the order of a step, and who goes through it.
     pub fn visit(&self, see: &mut dyn FnMut(Passage, &D::Matrix)) {
         for (i, layer) in self.layers.iter().enumerate() {

@@ -29,6 +29,7 @@ pub use footprint::{Footprint, Routed, Use};
 pub use formats::config::{AudioConfig, AudioPreprocessorConfig, HOP, PadTo, PaddingMode, SAMPLE_RATE};
 pub use graft::Graft;
 pub use load::Model;
+pub use lora::{Adaptable, adaptable, merged};
 pub use packed::{Pack, PackError, PackedPlan};
 pub use probe::{Probe, Site};
 pub use vision::Vision;

@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 
 use formats::config::{Architecture, Ffn, LayerConfig, ModelConfig, TextConfig};
-use formats::{DType, Lora, Tensor};
-use tensor::{Bytes, Device, OpError, Orientation, Origin, Pairing, WeightSource};
+use formats::{Checkpoint, DType, Lora, Tensor};
+use tensor::{Bytes, Device, Format, OpError, Orientation, Origin, Pairing, WeightSource};
 
 use crate::export::stored_at;
+use crate::load::weight_name;
 use crate::names::{Inner, Names};
 use crate::{LlamaError, Model};
 
@@ -66,6 +67,11 @@ impl<D: Device> Additions<D> {
         dev.linear_onto(onto, b, None, &dev.scale_rows(&inner, &vec![*scale; n_rows])?)
     }
 
+    /// Takes everything away.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// Shows `see` both maps of every addition.
     pub(crate) fn visit(&self, see: &mut dyn FnMut(&D::Matrix)) {
         for LowRank { a, b, .. } in self.0.values() {
@@ -102,6 +108,96 @@ impl<D: Device> Model<D> {
         }
         Ok(())
     }
+
+    /// Takes away all that was added.
+    pub fn unadapt(&mut self) {
+        self.decoder.unadapt();
+    }
+}
+
+/// A map of the decoder that something can be added to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Adaptable {
+    /// The path of its module in a Hugging Face model, such as `model.layers.0.self_attn.q_proj`.
+    pub module: String,
+    /// Numbers that come out.
+    pub n_out: usize,
+    /// Numbers that go in.
+    pub n_in: usize,
+}
+
+/// All maps of a model of this config that [`Model::adapt`] can add to, layer by layer: those of attention, of dense
+/// feed-forwards and of shared experts.
+pub fn adaptable(config: &ModelConfig) -> Vec<Adaptable> {
+    let (text, names) = (&config.text, Names::of(config.architecture, false));
+    let of_layer = |(i, layer): (usize, &LayerConfig)| {
+        PLACES.map(|place| {
+            let [n_out, n_in] = shape(text, layer, place);
+            Adaptable { module: names.inner(i, weight(place, layer)), n_out, n_in }
+        })
+    };
+    text.layers.iter().enumerate().flat_map(of_layer).collect()
+}
+
+/// The weights of `checkpoint` that `lora` adapts, with what it adds: W + scale · B · A, in f32, under their own names.
+///
+/// # Errors
+/// As [`Model::adapt`]; [`LlamaError::Missing`] or [`LlamaError::Weight`] if the checkpoint does not hold a weight, or not
+/// as plain numbers.
+pub fn merged(checkpoint: &Checkpoint, lora: &Lora) -> Result<Vec<Tensor>, LlamaError> {
+    let (config, names) = (&checkpoint.config, Names::of_files(checkpoint.config.architecture, checkpoint));
+    let merge = |(module, map): (&String, &formats::LowRank)| {
+        let wrong = |why| LlamaError::Lora { name: map.a.name.clone(), why };
+        let (layer, place) = find(module, config).map_err(wrong)?;
+        let layer_config = &config.text.layers[layer];
+        let [n_out, n_in] = shape(&config.text, layer_config, place);
+        let a = source(&map.a, map.a.bytes.clone(), [map.rank, n_in])?;
+        check(&map.b, [n_out, map.rank])?;
+        let b = match place {
+            Place::Q | Place::K if is_reordered(config) => {
+                in_pairs(&map.b, [n_out, map.rank], config.text.head_len / 2)?
+            }
+            _ => source(&map.b, map.b.bytes.clone(), [n_out, map.rank])?,
+        };
+        let name = weight_name(names, layer, weight(place, layer_config));
+        let tensor = checkpoint.tensors.get(&name).ok_or_else(|| LlamaError::Missing { name: name.clone() })?;
+        let DType::Weight(format) = tensor.dtype else {
+            let why = format!("is stored as {}; an adapter is merged into plain numbers", tensor.dtype.name());
+            return Err(LlamaError::Weight { name, why });
+        };
+        if tensor.n_values() != n_out * n_in {
+            let why = format!("has the shape {:?}; the config asks for {:?}", tensor.shape, [n_out, n_in]);
+            return Err(LlamaError::Weight { name, why });
+        }
+        let mut values = vec![0.0; n_out * n_in];
+        format.decode(&tensor.bytes, &mut values);
+        add_product(&mut values, [&a, &b], map.scale)?;
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let dtype = DType::Weight(Format::F32);
+        Ok(Tensor { name, dtype, shape: tensor.shape.clone(), bytes: bytes.into() })
+    };
+    lora.maps.iter().map(merge).collect()
+}
+
+/// Adds scale · B · A to the rows of `values`. Each sum is of f32 products in f64, and is rounded once.
+fn add_product(values: &mut [f32], [a, b]: [&WeightSource; 2], scale: f32) -> Result<(), OpError> {
+    let [_, rank, n_in] = a.shape();
+    let mut a_values = vec![0.0f32; rank * n_in];
+    for (row, out) in a_values.chunks_exact_mut(n_in.max(1)).enumerate() {
+        a.decode_row(0, row, out)?;
+    }
+    let (mut b_row, mut sums) = (vec![0.0f32; rank], vec![0.0f64; n_in]);
+    for (row, values) in values.chunks_exact_mut(n_in.max(1)).enumerate() {
+        b.decode_row(0, row, &mut b_row)?;
+        sums.fill(0.0);
+        for (b, a) in b_row.iter().zip(a_values.chunks_exact(n_in.max(1))) {
+            sums.iter_mut().zip(a).for_each(|(sum, a)| *sum += f64::from(*b) * f64::from(*a));
+        }
+        for (value, sum) in values.iter_mut().zip(&sums) {
+            *value = (f64::from(*value) + f64::from(scale) * sum) as f32;
+        }
+    }
+    Ok(())
 }
 
 /// The layer and the map that the module of an adapter is.

@@ -23,6 +23,12 @@ pub enum TrainError {
         /// What is wrong with it.
         why: String,
     },
+    /// An adapter can not be made.
+    #[error("an adapter: {why}")]
+    Lora {
+        /// What is wrong, and what there is instead.
+        why: String,
+    },
     /// A recipe can not be followed; `why` says what is wrong, and where.
     #[error("{}: {why}", file.display())]
     Recipe {

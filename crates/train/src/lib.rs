@@ -3,6 +3,7 @@
 pub mod data;
 mod error;
 mod objective;
+mod preference;
 mod router;
 mod run;
 mod sequence;
@@ -11,6 +12,7 @@ mod trainer;
 mod weights;
 
 pub mod checkpoint;
+pub mod lora;
 pub mod optim;
 pub mod recipe;
 pub mod schedule;
@@ -18,6 +20,7 @@ pub mod shape;
 
 pub use error::TrainError;
 pub use objective::{Losses, Memory, Objective, evaluate};
+pub use preference::{Preference, log_probabilities};
 pub use router::RouterLoss;
 pub use run::{End, Event, Plan, Run, Stage};
 pub use sequence::{Chunk, Media, Sequence};

@@ -49,6 +49,8 @@ pub struct Losses {
     pub routers: Vec<RouterLoss>,
     /// Rows that went through the model.
     pub n_rows: usize,
+    /// Pairs of which the better answer is the likelier one, measured against the reference.
+    pub preferred: u64,
 }
 
 impl Objective {
@@ -67,14 +69,10 @@ impl Objective {
         (total_weight, share): (f64, f32),
     ) -> Result<Losses, TrainError> {
         let start = tape.mark();
-        let factors = [share * self.balance, share * self.router_z];
-        let (routers, seeds) = (Vec::new(), Vec::new());
-        let watch = &mut Watch { memory: self.memory, factors, top_k: top_k(model), from: start, routers, seeds };
+        let watch = &mut Watch::new(self, model, start, share);
         let (x, n_rows) = forward(tape, model, sequences, watch)?;
-        let mut losses = Losses { n_rows, routers: std::mem::take(&mut watch.routers), ..Losses::default() };
-        for (logits, gradient) in std::mem::take(&mut watch.seeds) {
-            tape.seed(&logits, tape.inner().upload(&gradient, tape.shape(&logits)[1])?)?;
-        }
+        let mut losses = Losses { n_rows, ..Losses::default() };
+        watch.seed(tape, &mut losses)?;
         let scored: Vec<Scored> = scored(sequences).collect();
         let wanted: Vec<usize> = scored.iter().map(|scored| scored.row).collect();
         if !wanted.is_empty() {
@@ -118,7 +116,7 @@ pub fn evaluate<D: Adjoint>(
     logit_rows: usize,
 ) -> Result<Losses, TrainError> {
     let start = tape.mark();
-    let (x, n_rows) = forward(tape, model, sequences, &mut ())?;
+    let (x, n_rows) = forward(tape, model, sequences, &mut Passing(start))?;
     let mut losses = Losses { n_rows, ..Losses::default() };
     let scored: Vec<Scored> = scored(sequences).collect();
     for scored in scored.chunks(logit_rows.max(1)) {
@@ -126,9 +124,9 @@ pub fn evaluate<D: Adjoint>(
         let wanted: Vec<usize> = scored.iter().map(|scored| scored.row).collect();
         let logits = model.decoder.logits(tape, &model.decoder.hidden(tape, &x, &wanted)?)?;
         losses.add(tape, &logits, scored, 1.0)?;
-        tape.rewind(mark)?;
+        tape.discard(mark);
     }
-    tape.rewind(start)?;
+    tape.discard(start);
     Ok(losses)
 }
 
@@ -141,11 +139,8 @@ impl Losses {
         scored: &[Scored],
         total_weight: f64,
     ) -> Result<D::Tensor, TrainError> {
-        let tokens: Vec<u32> = scored.iter().map(|scored| scored.target).collect();
         let weights = scored.iter().map(|scored| (f64::from(scored.weight) / total_weight) as f32);
-        let weights: Vec<f32> = weights.collect();
-        let targets = Targets { tokens: &tokens, weights: &weights };
-        let (entropies, gradient) = tape.inner().cross_entropy(&tape.value(logits)?, targets)?;
+        let (entropies, gradient) = Scored::cross_entropy(tape, logits, scored, &weights.collect::<Vec<_>>())?;
         for (entropy, scored) in entropies.iter().zip(scored) {
             self.entropy += entropy * f64::from(scored.weight);
             self.weight += f64::from(scored.weight);
@@ -158,33 +153,54 @@ impl Losses {
         self.entropy += other.entropy;
         self.weight += other.weight;
         self.n_rows += other.n_rows;
+        self.preferred += other.preferred;
         match self.routers.is_empty() {
             true => self.routers = other.routers.clone(),
             false => self.routers.iter_mut().zip(&other.routers).for_each(|(sum, other)| sum.merge(other)),
         }
     }
 
-    /// The mean cross-entropy, in nats a token.
+    /// The mean cross-entropy, in nats a token; of pairs, the mean loss of one.
     pub fn mean(&self) -> f64 {
         self.entropy / self.weight
     }
 }
 
 /// A row whose next token counts.
-struct Scored {
-    row: usize,
+pub(crate) struct Scored {
+    pub(crate) row: usize,
+    /// The sequence that it is of.
+    pub(crate) sequence: usize,
     target: u32,
-    weight: f32,
+    pub(crate) weight: f32,
 }
 
-fn scored(sequences: &[Sequence]) -> impl Iterator<Item = Scored> {
-    let rows = sequences.iter().flat_map(|sequence| sequence.targets.iter().zip(&sequence.weights)).enumerate();
-    let scored = rows.map(|(row, (target, weight))| Scored { row, target: *target, weight: *weight });
+impl Scored {
+    /// The cross-entropy of each row of `logits`, and the gradient of their sum with `weights`.
+    pub(crate) fn cross_entropy<D: Adjoint>(
+        tape: &Tape<D>,
+        logits: &Var,
+        scored: &[Self],
+        weights: &[f32],
+    ) -> Result<(Vec<f64>, D::Tensor), TrainError> {
+        let tokens: Vec<u32> = scored.iter().map(|scored| scored.target).collect();
+        Ok(tape.inner().cross_entropy(&tape.value(logits)?, Targets { tokens: &tokens, weights })?)
+    }
+}
+
+/// The rows of `sequences` that count.
+pub(crate) fn scored(sequences: &[Sequence]) -> impl Iterator<Item = Scored> {
+    let of_sequence = |(i, sequence): (usize, &'_ Sequence)| {
+        let rows = sequence.targets.iter().copied().zip(sequence.weights.iter().copied());
+        rows.map(move |(target, weight)| (i, target, weight)).collect::<Vec<_>>()
+    };
+    let rows = sequences.iter().enumerate().flat_map(of_sequence).enumerate();
+    let scored = rows.map(|(row, (sequence, target, weight))| Scored { row, sequence, target, weight });
     scored.filter(|scored| scored.weight != 0.0)
 }
 
 /// The residual stream of all sequences after the last layer, `[T, D]`, and T.
-fn forward<D: Adjoint>(
+pub(crate) fn forward<D: Adjoint>(
     tape: &Tape<D>,
     model: &Model<Tape<D>>,
     sequences: &[Sequence],
@@ -278,7 +294,7 @@ fn by_bin(columns: &[f32], n_mels: usize, n_columns: usize) -> Vec<f32> {
 }
 
 /// Sees what passes: routers are measured, and layers that are done are forgotten.
-struct Watch {
+pub(crate) struct Watch {
     memory: Memory,
     factors: [f32; 2],
     /// Experts that a row goes to, by layer.
@@ -287,6 +303,44 @@ struct Watch {
     routers: Vec<RouterLoss>,
     /// Router logits with the gradient of their layer's losses.
     seeds: Vec<(Var, Vec<f32>)>,
+}
+
+impl Watch {
+    /// Watches what passes on the tape from `from` on, of sequences that are `share` of a step.
+    pub(crate) fn new<D: Adjoint>(objective: &Objective, model: &Model<Tape<D>>, from: Mark, share: f32) -> Self {
+        let factors = [share * objective.balance, share * objective.router_z];
+        let (routers, seeds) = (Vec::new(), Vec::new());
+        Self { memory: objective.memory, factors, top_k: top_k(model), from, routers, seeds }
+    }
+
+    /// Puts the gradients of routers' losses on the tape, and the losses into `losses`.
+    pub(crate) fn seed<D: Adjoint>(&mut self, tape: &Tape<D>, losses: &mut Losses) -> Result<(), TrainError> {
+        losses.routers = std::mem::take(&mut self.routers);
+        for (logits, gradient) in std::mem::take(&mut self.seeds) {
+            tape.seed(&logits, tape.inner().upload(&gradient, tape.shape(&logits)[1])?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Lets layers be forgotten as they pass, since the mark: nothing goes back.
+pub(crate) struct Passing(pub(crate) Mark);
+
+impl<D: Adjoint> Probe<Tape<D>> for Passing {
+    fn see(&mut self, tape: &Tape<D>, site: Site, x: &Var) {
+        match site {
+            Site::Layer(_) | Site::VisionLayer(_) | Site::AudioLayer(_) => {
+                tape.forget(self.0, x);
+                self.0 = tape.mark();
+            }
+            Site::Embeds | Site::VisionPreNorm | Site::AudioEmbeds => self.0 = tape.mark(),
+            _ => {}
+        }
+    }
+
+    fn looks(&self) -> bool {
+        false
+    }
 }
 
 impl<D: Adjoint> Probe<Tape<D>> for Watch {

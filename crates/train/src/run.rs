@@ -10,7 +10,7 @@ use crate::checkpoint::{CheckpointError, Checkpoints, Loaded, SavedTensor, Snaps
 use crate::data;
 use crate::optim::{Counters, Outcome, StateTensor};
 use crate::schedule::Schedule;
-use crate::{Losses, Sequence, Step, TrainError, Trained, Trainer};
+use crate::{Losses, Step, TrainError, Trained, Trainer};
 
 /// A run.
 pub struct Run<D: Adjoint, S> {
@@ -36,7 +36,7 @@ pub struct Stage {
     /// What is learnt from.
     pub feed: data::Feed,
     /// What is only measured, by where it comes from.
-    pub held_out: Vec<(String, Vec<Sequence>)>,
+    pub held_out: Vec<(String, data::Step)>,
 }
 
 /// What a run does now and then.
@@ -149,8 +149,8 @@ impl<D: Adjoint, S: Storage> Run<D, S> {
             }
             let factor = stage.factor * self.schedule.factor(self.step);
             let begin = Instant::now();
-            let batch = sequences(stage.feed.next_step()?)?;
-            let done = self.trainer.step(&batch, factor)?;
+            let batch = stage.feed.next_step()?;
+            let done = self.trainer.learn(&batch, factor)?;
             self.step += 1;
             let tokens_per_s = done.losses.n_rows as f64 / begin.elapsed().as_secs_f64();
             tell(&Event::Step { step: self.step, done: &done, factor, tokens_per_s });
@@ -179,14 +179,18 @@ impl<D: Adjoint, S: Storage> Run<D, S> {
         Ok(if self.step < n_steps { End::Stopped } else { End::Done })
     }
 
-    fn evaluate(&self, tell: &mut dyn FnMut(&Event<'_>)) -> Result<(), TrainError> {
+    /// Measures what is held out, as it is measured now and then on the way.
+    ///
+    /// # Errors
+    /// [`TrainError`].
+    pub fn evaluate(&mut self, tell: &mut dyn FnMut(&Event<'_>)) -> Result<(), TrainError> {
         // Behind a stage's last step, what that stage holds out.
         let step = self.step;
         let Some(number) = self.stage_of(step.saturating_sub(1)) else { return Ok(()) };
         let stage = &self.stages[number];
         let (mut all, mut by_source) = (Losses::default(), Vec::new());
-        for (name, sequences) in &stage.held_out {
-            let losses = self.trainer.evaluate(sequences)?;
+        for (name, held_out) in &stage.held_out {
+            let losses = self.trainer.measure(held_out)?;
             by_source.push((name.as_str(), losses.mean()));
             all.merge(&losses);
         }
@@ -226,14 +230,6 @@ impl<D: Adjoint, S: Storage> Run<D, S> {
     /// What is trained.
     pub fn trainer(&self) -> &Trainer<D> {
         &self.trainer
-    }
-}
-
-/// The sequences of a step that knows nothing of pairs.
-fn sequences(step: data::Step) -> Result<Vec<Sequence>, TrainError> {
-    match step.pairs.is_empty() {
-        true => Ok(step.sequences),
-        false => Err(TrainError::Sequence { why: "it is a preference pair, which this way of training has no loss for".into() }),
     }
 }
 

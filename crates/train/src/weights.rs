@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use formats::{Checkpoint, DType, Tensor};
+use formats::{Checkpoint, DType, Lora, LowRank, Tensor, half_name};
 use llama::{Blank, blanks, sinusoids};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -18,18 +18,42 @@ const EMBEDDING: f32 = 0.1;
 /// Standard deviation of one output of a fresh map for inputs of 1.
 const GAIN: f32 = 0.5;
 
-/// All tensors of a model, in f32.
+/// What is trained, in f32: all tensors of a model, or those of an adapter beside a model that stays as it is stored.
 #[derive(Debug, Clone)]
 pub struct Weights {
-    /// The model's config and neighbours; its tensors are not looked at.
+    /// The model's config and neighbours. Its own tensors are looked at only beside an adapter.
     template: Checkpoint,
     tensors: BTreeMap<String, Weight>,
+    /// Of an adapter, each map's scale by its module.
+    scales: Option<BTreeMap<String, f32>>,
 }
 
 #[derive(Debug, Clone)]
 struct Weight {
     shape: Vec<usize>,
     values: Arc<Vec<f32>>,
+}
+
+impl Weight {
+    /// The tensor `name`, without a copy.
+    fn tensor(&self, name: &str) -> Tensor {
+        let (shape, bytes) = (self.shape.clone(), Bytes::new(Shared(Arc::clone(&self.values))));
+        Tensor { name: name.into(), dtype: DType::Weight(Format::F32), shape, bytes }
+    }
+}
+
+/// The numbers of `tensors` in f32.
+fn decoded<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> Result<BTreeMap<String, Weight>, TrainError> {
+    let decode = |tensor: &Tensor| {
+        let DType::Weight(format) = tensor.dtype else {
+            let why = format!("is stored as {}, which can not be trained", tensor.dtype.name());
+            return Err(TrainError::Weights { name: tensor.name.clone(), why });
+        };
+        let mut values = vec![0.0; tensor.n_values()];
+        format.decode(&tensor.bytes, &mut values);
+        Ok((tensor.name.clone(), Weight { shape: tensor.shape.clone(), values: Arc::new(values) }))
+    };
+    tensors.map(decode).collect()
 }
 
 /// Values that a device reads as bytes.
@@ -57,7 +81,7 @@ impl Weights {
             let weight = Weight { values: Arc::new(fresh(&blank, n_layers, (seed, stream))), shape: blank.shape };
             (blank.name, weight)
         };
-        Ok(Self { template, tensors: (0..).zip(blanks).map(fill).collect() })
+        Ok(Self { template, tensors: (0..).zip(blanks).map(fill).collect(), scales: None })
     }
 
     /// The weights of `checkpoint`, in f32.
@@ -65,26 +89,48 @@ impl Weights {
     /// # Errors
     /// [`TrainError::Weights`] for a tensor that is no plain weight, such as one of a packed file.
     pub fn of(checkpoint: Checkpoint) -> Result<Self, TrainError> {
-        let mut tensors = BTreeMap::new();
-        for (name, tensor) in &checkpoint.tensors {
-            let DType::Weight(format) = tensor.dtype else {
-                let why = format!("is stored as {}, which can not be trained", tensor.dtype.name());
-                return Err(TrainError::Weights { name: name.clone(), why });
-            };
-            let mut values = vec![0.0; tensor.n_values()];
-            format.decode(&tensor.bytes, &mut values);
-            tensors.insert(name.clone(), Weight { shape: tensor.shape.clone(), values: Arc::new(values) });
+        let tensors = decoded(checkpoint.tensors.values())?;
+        Ok(Self { template: checkpoint, tensors, scales: None })
+    }
+
+    /// The numbers of `lora`, in f32, beside the weights of `base`, which stay in their files in whatever format they are.
+    ///
+    /// # Errors
+    /// [`TrainError::Weights`] for a tensor of the model that no adjoint can be taken of: those of packed files.
+    pub fn beside(base: Checkpoint, lora: &Lora) -> Result<Self, TrainError> {
+        if let Some(packed) = base.tensors.values().find(|tensor| matches!(tensor.dtype, DType::Packed(_))) {
+            let why = "is packed for one machine's kernels; train beside the GGUF file that it was made of";
+            return Err(TrainError::Weights { name: packed.name.clone(), why: why.into() });
         }
-        Ok(Self { template: checkpoint, tensors })
+        let tensors = decoded(lora.maps.values().flat_map(|map| [&map.a, &map.b]))?;
+        let scales = lora.maps.iter().map(|(module, map)| (module.clone(), map.scale)).collect();
+        Ok(Self { template: base, tensors, scales: Some(scales) })
+    }
+
+    /// The adapter as it is now, without a copy, as [`checkpoint`](Self::checkpoint); `None` if a whole model is trained.
+    pub fn lora(&self) -> Option<Lora> {
+        let half = |module: &str, half: char| {
+            let name = half_name(module, half);
+            self.tensors.get(&name).map(|weight| weight.tensor(&name))
+        };
+        let map = |(module, scale): (&String, &f32)| {
+            let (a, b) = half(module, 'A').zip(half(module, 'B'))?;
+            let rank = a.shape.first().copied().unwrap_or(0);
+            Some((module.clone(), LowRank { rank, scale: *scale, a, b }))
+        };
+        let scales = self.scales.as_ref()?;
+        Some(Lora { path: self.template.path.clone(), maps: scales.iter().filter_map(map).collect() })
+    }
+
+    /// The model beside which an adapter is trained.
+    pub(crate) fn base(&self) -> &Checkpoint {
+        &self.template
     }
 
     /// The model as it is now, without a copy: as long as it or what was loaded from it lives, the next
     /// [step](Self::parameters) copies what it changes.
     pub fn checkpoint(&self) -> Checkpoint {
-        let tensor = |(name, weight): (&String, &Weight)| {
-            let (shape, bytes) = (weight.shape.clone(), Bytes::new(Shared(Arc::clone(&weight.values))));
-            (name.clone(), Tensor { name: name.clone(), dtype: DType::Weight(Format::F32), shape, bytes })
-        };
+        let tensor = |(name, weight): (&String, &Weight)| (name.clone(), weight.tensor(name));
         Checkpoint { tensors: self.tensors.iter().map(tensor).collect(), ..self.template.clone() }
     }
 

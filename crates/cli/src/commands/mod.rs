@@ -5,6 +5,8 @@ mod completions;
 mod config;
 mod data;
 mod eval;
+mod export;
+mod finetune;
 mod graft_audio;
 mod inspect;
 mod plan;
@@ -44,6 +46,10 @@ pub enum Command {
     GraftAudio(graft_audio::GraftAudio),
     /// Train a model by a recipe
     Train(train::Train),
+    /// Train a model further, or an adapter for it, on rows of one's own
+    Finetune(Box<finetune::Finetune>),
+    /// Write a model for other programs, with an adapter merged into it
+    Export(export::Export),
     /// Check and show training data, and train a tokenizer on it
     Data(data::Data),
     /// Write every intermediate tensor of a forward pass to a file
@@ -70,6 +76,8 @@ impl Command {
             Self::Plan(command) => return command.run(),
             Self::Train(command) => return command.run(),
             Self::Eval(command) => return command.run(),
+            Self::Finetune(command) => return command.run(),
+            Self::Export(command) => return command.run(),
             Self::Config(command) => return command.run(top),
             Self::Data(command) => return command.run(),
             Self::Bench(command) => command.run()?,

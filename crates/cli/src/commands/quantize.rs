@@ -88,16 +88,39 @@ struct Written {
 }
 
 impl Quantize {
+    /// What writes `output` by the recipe `recipe`.
+    ///
+    /// # Errors
+    /// If there is no such recipe.
+    pub fn new(
+        input: PathBuf,
+        output: PathBuf,
+        recipe: &str,
+        force: bool,
+        device: model::DeviceArguments,
+    ) -> Result<Self> {
+        let to = Target::Gguf(Recipe::named(recipe).context("there is no such recipe")?);
+        Ok(Self { input, output, to, force, json: false, device })
+    }
+
+    /// Writes `checkpoint` instead of the input's own weights.
+    ///
+    /// # Errors
+    /// As the command itself.
+    pub fn export_as(&self, checkpoint: &Checkpoint) -> Result<ExitCode> {
+        match self.to {
+            Target::Gguf(recipe) => self.export(checkpoint, recipe),
+            Target::Packed => self.pack(checkpoint),
+        }
+    }
+
     pub fn run(self) -> Result<ExitCode> {
         let checkpoint = model::open_checkpoint(&self.input, None)?;
         if checkpoint.tensors.is_empty() {
             let message = format!("{} holds no weights, a config alone", self.input.display());
             return Err(usage(message, "name a GGUF file, or the folder that has the .safetensors files"));
         }
-        match self.to {
-            Target::Gguf(recipe) => self.export(&checkpoint, recipe),
-            Target::Packed => self.pack(&checkpoint),
-        }
+        self.export_as(&checkpoint)
     }
 
     /// Refuses an OUT that does not end in `extension`.

@@ -46,6 +46,8 @@ pub struct Trace {
     /// A GGUF file with the vision tower and the audio encoder
     #[arg(long)]
     mmproj: Option<PathBuf>,
+    #[command(flatten)]
+    lora: model::LoraArguments,
 }
 
 /// Name, shape and values of each tensor.
@@ -75,7 +77,7 @@ impl Trace {
         if let Some(id) = ids.iter().find(|id| usize::try_from(**id).is_ok_and(|id| id >= n_vocab)) {
             return Err(usage(format!("id {id} is not one of the model's {n_vocab} tokens"), "give ids below that"));
         }
-        let model = model::load(&dev, &checkpoint)?;
+        let model = model::load_with(&dev, &checkpoint, self.lora.open()?.as_ref())?;
         let wanted = |name: &str| self.only.is_empty() || self.only.iter().any(|prefix| name.starts_with(prefix));
         let mut seen = Seen::new();
         let mut probe = |dev: &D, site: Site, x: &D::Tensor| {

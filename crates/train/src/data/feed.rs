@@ -37,6 +37,23 @@ pub struct Step {
 }
 
 impl Step {
+    /// What `units` are.
+    fn of(units: impl IntoIterator<Item = Unit>) -> Self {
+        let mut step = Self::default();
+        for unit in units {
+            match unit {
+                Unit::One(sequence) => step.sequences.push(sequence),
+                Unit::Pair { chosen, rejected } => step.pairs.push([chosen, rejected]),
+            }
+        }
+        step
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.sequences.is_empty() && self.pairs.is_empty()
+    }
+
     /// Positions.
     pub fn n_rows(&self) -> usize {
         self.sequences.iter().chain(self.pairs.iter().flatten()).map(Sequence::len).sum()
@@ -186,20 +203,14 @@ impl Feed {
         let lens: Vec<usize> = units.iter().map(Unit::n_rows).collect();
         let mut units: Vec<Option<Unit>> = units.into_iter().map(Some).collect();
         for bin in pack(&lens, self.settings.rows) {
-            let mut step = Step::default();
-            for unit in bin.into_iter().filter_map(|i| units[i].take()) {
-                match unit {
-                    Unit::One(sequence) => step.sequences.push(sequence),
-                    Unit::Pair { chosen, rejected } => step.pairs.push([chosen, rejected]),
-                }
-            }
-            self.waiting.push_back(step);
+            self.waiting.push_back(Step::of(bin.into_iter().filter_map(|i| units[i].take())));
         }
         Ok(())
     }
 }
 
-/// Up to `n` sequences of `source` that are held out, of at most `cut` positions; none of a file that holds out nothing.
+/// Up to `n` sequences and pairs of `source` that are held out, of at most `cut` positions; none of a file that holds out
+/// nothing.
 ///
 /// # Errors
 /// As [`Mixture::new`] and [`Mixture::next_row`]; [`DataError::Row`] for a row that can not be used.
@@ -209,13 +220,13 @@ pub fn held_out(
     encoder: &Encoder,
     cut: usize,
     n: usize,
-) -> Result<Vec<Sequence>, DataError> {
+) -> Result<Step, DataError> {
     if matches!(source, Source::File(_)) && share == 0.0 {
-        return Ok(Vec::new());
+        return Ok(Step::default());
     }
     let settings = MixtureSettings { seed, split: Split::HeldOut, held_out: share, ..MixtureSettings::default() };
     let mut mixture = Mixture::new(vec![Ingredient { source, weight: 1.0 }], settings)?;
-    let mut sequences = Vec::new();
+    let mut units = Vec::new();
     // Rows may come to nothing, or to many sequences.
     for _ in 0..n {
         let (place, row) = match mixture.next_row() {
@@ -223,16 +234,13 @@ pub fn held_out(
             row => row?,
         };
         let encoded = encoder.encode(&row, cut).map_err(|why| DataError::row(&place, why))?;
-        sequences.extend(encoded.units.into_iter().filter_map(|unit| match unit {
-            Unit::One(sequence) => Some(sequence),
-            Unit::Pair { .. } => None,
-        }));
-        if sequences.len() >= n {
+        units.extend(encoded.units);
+        if units.len() >= n {
             break;
         }
     }
-    sequences.truncate(n);
-    Ok(sequences)
+    units.truncate(n);
+    Ok(Step::of(units))
 }
 
 fn media_bytes(unit: &Unit) -> usize {

@@ -124,6 +124,14 @@ impl<D: Adjoint> Tape<D> {
         state.dropped.push(range);
     }
 
+    /// Takes everything since `from` off the tape, and nothing goes back: what was only to be looked at.
+    pub fn discard(&self, from: Mark) {
+        let mut state = self.state();
+        state.nodes.truncate(from.0);
+        state.seeds.retain(|id, _| *id < from.0);
+        state.dropped.retain(|range| range.start < from.0);
+    }
+
     /// The value of `x` on the inner device.
     ///
     /// # Errors

@@ -17,8 +17,17 @@ use crate::interrupt::Watch;
 /// Points of the small curve beside the bar.
 const POINTS: usize = 24;
 
+/// What a run does before anything else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum First {
+    /// Its first step.
+    Step,
+    /// It measures what is held out, unless it goes on from a checkpoint.
+    Measure,
+}
+
 /// Runs to the end or to Ctrl-C.
-pub fn follow(run: &mut Run<Cpu, Disk>, out: &Path) -> Result<End> {
+pub fn follow(run: &mut Run<Cpu, Disk>, out: &Path, first: First) -> Result<End> {
     let watch = Watch::begin();
     let path = out.join("metrics.jsonl");
     let metrics = fs::OpenOptions::new().create(true).append(true).open(&path);
@@ -26,6 +35,9 @@ pub fn follow(run: &mut Run<Cpu, Disk>, out: &Path) -> Result<End> {
     let bar = ProgressBar::new(run.n_steps()).with_position(run.step());
     bar.set_style(ProgressStyle::with_template("{bar:20} {pos}/{len} {msg} {eta}")?);
     let mut shown = Shown { bar, metrics, failed: None, losses: Vec::new(), n_steps: run.n_steps() };
+    if first == First::Measure && run.step() == 0 {
+        run.evaluate(&mut |event| shown.hear(event))?;
+    }
     let end = run.go(&|| watch.is_interrupted(), &mut |event| shown.hear(event));
     shown.bar.finish_and_clear();
     if let Some(error) = shown.failed {
@@ -88,9 +100,9 @@ impl Shown {
                     "tokens": done.losses.n_rows, "routers": routers}))
             }
             Event::Evaluated { step, mean, by_source } => {
-                let recent = self.losses.last().copied().unwrap_or(f64::NAN);
-                let n_steps = self.n_steps;
-                self.say(&format!("step {step} of {n_steps}: loss {recent:.4}, held out {mean:.4} nats a token"));
+                let recent = self.losses.last().map(|loss| format!("loss {loss:.4}, "));
+                let (recent, n_steps) = (recent.unwrap_or_default(), self.n_steps);
+                self.say(&format!("step {step} of {n_steps}: {recent}held out {mean:.4} nats a token"));
                 let by_source: serde_json::Map<String, Value> =
                     by_source.iter().map(|(name, loss)| ((*name).to_owned(), json!(loss))).collect();
                 Some(json!({"step": step, "held_out": mean, "by_source": by_source}))

@@ -1,25 +1,27 @@
 //! `puna train`.
 
-mod follow;
+pub mod follow;
 mod forecast;
-mod prepare;
-mod report;
+pub mod prepare;
+pub mod report;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use cpu::Cpu;
 use formats::{DType, NewTensor};
 use tensor::Format;
-use train::checkpoint::{Checkpoints, Disk, Fallback};
-use train::{End, Weights};
+use train::checkpoint::{Checkpoints, Disk, Fallback, Loaded};
+use train::{End, Run, Weights};
 
 use crate::failure::usage;
 use crate::model::DeviceArguments;
 use crate::new_folder::NewFolder;
 use crate::output::line;
 
+use follow::First;
 use prepare::Prepared;
 
 /// Train a model by a recipe
@@ -59,23 +61,10 @@ impl Train {
         if self.dry_run {
             return Ok(ExitCode::SUCCESS);
         }
-        fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
-        let checkpoints = Checkpoints::open(Disk, &out.join("checkpoints"))?;
-        let fallback = if self.allow_older { Fallback::Older } else { Fallback::Refuse };
-        let loaded = checkpoints.load(fallback)?;
-        if loaded.is_some() && !self.resume {
-            let message = format!("{} holds a run already", out.display());
-            return Err(usage(message, "go on with --resume, or name another folder with --out"));
-        }
+        let (checkpoints, loaded) = open_run(&out, self.resume, self.allow_older)?;
         let (skeleton, mut run) = prepared.start(&self.device, checkpoints)?;
-        if let Some(loaded) = loaded {
-            for refused in &loaded.refused {
-                eprintln!("puna: warning: {refused}; an older checkpoint is used");
-            }
-            run.resume(loaded)?;
-            line(&format!("going on after step {}", run.step()))?;
-        }
-        let end = follow::follow(&mut run, &out)?;
+        go_on(&mut run, loaded)?;
+        let end = follow::follow(&mut run, &out, First::Step)?;
         let title = self.recipe.file_stem().unwrap_or_default().to_string_lossy();
         report::write(&out.join("metrics.jsonl"), &out.join("report.html"), &title)?;
         let folder = out.join("model");
@@ -88,8 +77,37 @@ impl Train {
     }
 }
 
+/// Opens the folder of a run, and the checkpoint that it goes on from.
+///
+/// # Errors
+/// Exit code 2 if there is one and nobody has said `resume`.
+pub fn open_run(out: &Path, resume: bool, allow_older: bool) -> Result<(Checkpoints<Disk>, Option<Loaded>)> {
+    fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
+    let checkpoints = Checkpoints::open(Disk, &out.join("checkpoints"))?;
+    let fallback = if allow_older { Fallback::Older } else { Fallback::Refuse };
+    let loaded = checkpoints.load(fallback)?;
+    if loaded.is_some() && !resume {
+        let message = format!("{} holds a run already", out.display());
+        return Err(usage(message, "go on with --resume, or name another folder with --out"));
+    }
+    Ok((checkpoints, loaded))
+}
+
+/// Lets `run` go on from `loaded`, if there is something.
+///
+/// # Errors
+/// If it is of another run.
+pub fn go_on(run: &mut Run<Cpu, Disk>, loaded: Option<Loaded>) -> Result<()> {
+    let Some(loaded) = loaded else { return Ok(()) };
+    for refused in &loaded.refused {
+        eprintln!("puna: warning: {refused}; an older checkpoint is used");
+    }
+    run.resume(loaded)?;
+    Ok(line(&format!("going on after step {}", run.step()))?)
+}
+
 /// Writes the model as a Hugging Face folder: `weights` beside copies of the files of `skeleton`.
-fn write_model(folder: &Path, skeleton: &Path, weights: &Weights) -> Result<()> {
+pub fn write_model(folder: &Path, skeleton: &Path, weights: &Weights) -> Result<()> {
     let new = NewFolder::create(folder)?;
     let checkpoint = weights.checkpoint();
     let tensors: Vec<NewTensor<'_>> = checkpoint

@@ -109,10 +109,8 @@ impl Prepared {
             ..Objective::default()
         };
         let all: Trained = Arc::new(|_: &str| true);
-        let schedule = (recipe.schedule(), Plan {
-            save_every: recipe.run.save_every,
-            evaluate_every: recipe.run.evaluate_every,
-        });
+        let schedule =
+            (recipe.schedule(), Plan { save_every: recipe.run.save_every, evaluate_every: recipe.run.evaluate_every });
         let trainer = Trainer::new(dev, (self.weights, all), optimizer, (objective, recipe.run.rows));
         Ok((self.skeleton, Run::new(trainer, stages, schedule, checkpoints)))
     }
@@ -152,11 +150,13 @@ impl Data<'_> {
         let settings = FeedSettings { rows: self.recipe.run.tokens, cut: data.length, window: WINDOW };
         let encoder = model::encoder(self.template)?;
         let mut measured = Vec::new();
-        for source in stage.sources.iter().map(|source| self.open(source)).collect::<Result<Vec<_>>>()?.into_iter().flatten() {
+        for source in
+            stage.sources.iter().map(|source| self.open(source)).collect::<Result<Vec<_>>>()?.into_iter().flatten()
+        {
             let name = source.name();
-            let sequences = held_out(source, (seed, data.held_out), &encoder, data.length, MEASURED)?;
-            if !sequences.is_empty() {
-                measured.push((name, sequences));
+            let step = held_out(source, (seed, data.held_out), &encoder, data.length, MEASURED)?;
+            if !step.is_empty() {
+                measured.push((name, step));
             }
         }
         let begins = stage.train.clone();
@@ -164,7 +164,9 @@ impl Data<'_> {
             name: stage.name.clone(),
             steps: stage.steps,
             factor: stage.lr,
-            trained: Arc::new(move |name| begins.is_empty() || begins.iter().any(|begin| name.starts_with(begin.as_str()))),
+            trained: Arc::new(move |name| {
+                begins.is_empty() || begins.iter().any(|begin| name.starts_with(begin.as_str()))
+            }),
             feed: Feed::new(mixture, encoder, settings)?,
             held_out: measured,
         })
@@ -213,7 +215,7 @@ fn new_model(recipe: &Recipe, file: &Path, tokenizer: &Tokenizer, folder: &Path)
 }
 
 /// Copies those of [`FILES`] that are in `from`.
-fn copy_files(from: &Path, to: &Path) -> Result<()> {
+pub fn copy_files(from: &Path, to: &Path) -> Result<()> {
     for name in FILES {
         let file = from.join(name);
         if file.is_file() {
@@ -230,7 +232,9 @@ fn copy_tokenizer(from: &Path, skeleton: &TempDir) -> Result<()> {
         match file.is_file() {
             true => write(skeleton.path(), name, &fs::read(&file).with_context(|| reading(&file))?)?,
             // One that was there belongs to another tokenizer.
-            false if copy.is_file() => fs::remove_file(&copy).with_context(|| format!("removing {}", copy.display()))?,
+            false if copy.is_file() => {
+                fs::remove_file(&copy).with_context(|| format!("removing {}", copy.display()))?
+            }
             false => {}
         }
     }

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use comfy_table::presets::UTF8_BORDERS_ONLY;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, Table, presets};
 use cpu::Cpu;
 use engine::sampling::SamplingParams;
 use engine::{FinishReason, Request};
@@ -99,9 +98,10 @@ impl Score {
 impl Eval {
     pub fn run(self) -> Result<ExitCode> {
         let makers = Makers { fonts: self.fonts.clone(), icons: self.icons.clone(), ..Makers::default() };
-        let suites = self.suite.iter().map(|name| {
-            makers.named(name).map_err(|error| usage(error.to_string(), "name tasks with --suite"))
-        });
+        let suites = self
+            .suite
+            .iter()
+            .map(|name| makers.named(name).map_err(|error| usage(error.to_string(), "name tasks with --suite")));
         let tasks: Vec<Box<dyn Generator>> = suites.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
         let lora = model::LoraArguments::default();
         let files = Files { model: &self.model, mmproj: None, lora: &lora, audio: model::AudioArguments::default() };
@@ -110,12 +110,15 @@ impl Eval {
             chat.think(level)?;
         }
         let mut table = Table::new();
-        table.load_preset(UTF8_BORDERS_ONLY).set_header(["task", "right", "95 % interval", "chance", "swapped", "word errors"]);
+        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        table.set_header(["task", "right", "95 % interval", "chance", "swapped", "word errors"]);
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
         for task in &tasks {
-            let Some(score) = self.score(&mut chat, task.as_ref(), false)? else { return Ok(ExitCode::from(INTERRUPTED)) };
+            let Some(score) = self.score(&mut chat, task.as_ref(), false)? else {
+                return Ok(ExitCode::from(INTERRUPTED));
+            };
             let has_media = !media(&task.at(Split::HeldOut, 0)).is_empty();
             let swapped = if self.swap && has_media { self.score(&mut chat, task.as_ref(), true)? } else { None };
             let [low, high] = score.interval();

@@ -41,6 +41,8 @@ pub struct ModelRecipe {
     pub config: Option<PathBuf>,
     /// Or a model whose weights are the first ones.
     pub from: Option<PathBuf>,
+    /// A GGUF file of a model of this size or config, whose weights are the first ones.
+    pub weights: Option<PathBuf>,
     /// The tokenizer: a `tokenizer.json`, a rank file, or a model that has one; that of `from` if absent.
     pub tokenizer: Option<PathBuf>,
     /// Whether a model of `size` takes images.
@@ -235,6 +237,9 @@ impl Recipe {
         let ModelRecipe { size, config, from, tokenizer, .. } = &self.model;
         if usize::from(size.is_some()) + usize::from(config.is_some()) + usize::from(from.is_some()) != 1 {
             return Err("[model] needs exactly one of size, config and from");
+        }
+        if self.model.weights.is_some() && from.is_some() {
+            return Err("[model] from has weights; leave the other out");
         }
         if tokenizer.is_none() && from.is_none() {
             return Err("[model] needs a tokenizer: a tokenizer.json, or a model that has one");

@@ -3,6 +3,7 @@
 mod folder;
 mod keys;
 mod recipe;
+mod restore;
 mod rows;
 
 use formats::config::{Ffn, ModelConfig};
@@ -12,6 +13,7 @@ use formats::{Checkpoint, Kind, TensorInfo};
 use crate::LlamaError;
 
 pub use recipe::{Facts, RECIPES, Recipe};
+pub use restore::restored;
 pub use rows::ExportTensor;
 
 use rows::Order;

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use cpu::Cpu;
+use cpu::{Cpu, Strided, Write};
 use formats::config::TextConfig;
 use formats::{Checkpoint, ReasoningConfig};
 use tempfile::TempDir;
 use tokenizer::Tokenizer;
 use train::checkpoint::{Checkpoints, Disk};
 use train::data::{Feed, FeedSettings, Ingredient, Makers, Mixture, MixtureSettings, Source, held_out};
-use train::optim::{Compute, Optimizer, Threads};
+use train::optim::{Compute, Optimizer, Threads, plain_product};
 use train::recipe::{Recipe, SourceRecipe, StageRecipe};
 use train::shape::NamedTokens;
 use train::{Memory, Objective, Plan, Run, Stage, Trained, Trainer, Weights};
@@ -81,10 +81,17 @@ impl Prepared {
             }
         }
         let template = Checkpoint::open(&skeleton.path().join("config.json"))?;
-        let weights = match &source.from {
+        let mut weights = match &source.from {
             Some(from) => Weights::of(model::open_checkpoint(&folder.join(from), None)?)?,
             None => Weights::fresh(template.clone(), recipe.seed)?,
         };
+        if let Some(file) = &source.weights {
+            let file = folder.join(file);
+            let restored = llama::export::restored(&weights.checkpoint(), &model::open_checkpoint(&file, None)?);
+            for (name, values) in restored.with_context(|| format!("{}", file.display()))? {
+                weights.set(&name, values)?;
+            }
+        }
         Ok(Self { recipe, weights, folder, skeleton, template })
     }
 
@@ -100,7 +107,7 @@ impl Prepared {
         let stages = (0..).zip(recipe.stages()).map(|(number, stage)| data.stage(number, &stage));
         let stages = stages.collect::<Result<Vec<Stage>>>()?;
         let dev = Arc::new(device.open());
-        let optimizer = Optimizer::new(recipe.settings(), Compute::plain(Threads::new(device.threads())));
+        let optimizer = Optimizer::new(recipe.settings(), compute(&dev, Threads::new(device.threads())));
         let memory = if recipe.run.recompute { Memory::Recompute } else { Memory::KeepAll };
         let objective = Objective {
             balance: recipe.optimizer.balance,
@@ -125,6 +132,20 @@ impl Prepared {
         };
         Data { recipe: &self.recipe, folder: &self.folder, template: &self.template, makers }
     }
+}
+
+/// The optimiser's elements on threads of its own, Muon's products on the device.
+fn compute(dev: &Arc<Cpu>, threads: Threads) -> Compute {
+    let dev = Arc::clone(dev);
+    let product = move |a: &[f32], b: &[f32], k: usize, out: &mut [f32]| {
+        let shape = [a.len() / k, b.len() / k, k];
+        let rows = |values| Strided { values, row: k, column: 1 };
+        // Shapes that the device refuses, none of which Muon has, are the plain product's.
+        if dev.product(out, shape, rows(a), rows(b), Write::Set).is_err() {
+            plain_product(a, b, k, out);
+        }
+    };
+    Compute { threads, product: Box::new(product), matrices: Threads::ONE }
 }
 
 /// What stages are made of.

@@ -3,6 +3,7 @@
 mod answer;
 mod attachments;
 mod bench;
+mod built_in;
 mod chat;
 mod commands;
 mod config;

@@ -1,5 +1,6 @@
 //! Opening what `-m` names: files, tokenizer, chat format, weights on a device.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,12 +15,13 @@ use engine::{Layout, Limits};
 use formats::checkpoint::REASONING_KEY;
 use formats::config::{Architecture, AudioPreset};
 use formats::gguf::{Array, Metadata, Value};
-use formats::{Checkpoint, FormatError, Kind, Lora, PreprocessorConfig};
+use formats::{Checkpoint, FormatError, Kind, Lora, PreprocessorConfig, Tensor};
 use llama::Model;
 use tensor::quant::Kind as Quantisation;
 use tensor::{Device, Format, KvFormat};
 use tokenizer::{AudioIds, ChatFormat, ChatTemplate, GgufVocabulary, ImageIds, Llama4Chat, SpecialTokens, Tokenizer};
 
+use crate::built_in;
 use crate::failure::{no_lora, usage};
 use crate::memory::size;
 use crate::output::byte_bar;
@@ -103,12 +105,27 @@ impl CacheArguments {
     }
 }
 
-/// Opens the checkpoint at `path`, with the vision tower from `mmproj` if given.
+/// Opens the checkpoint at `path`, with the towers from `mmproj` if given. The path [`built_in::NAME`] is the model that
+/// this program carries along, whatever else is called so: `./nano` is a folder.
 pub fn open_checkpoint(path: &Path, mmproj: Option<&Path>) -> Result<Checkpoint> {
+    if is_built_in(path) {
+        return match mmproj {
+            None => built_in::open(),
+            Some(_) => Err(usage(
+                format!("--mmproj does not go with {}, which has its own towers", built_in::NAME),
+                "leave it out, or name another model with -m",
+            )),
+        };
+    }
     Ok(match mmproj {
         Some(mmproj) => Checkpoint::open_with_projector(path, mmproj)?,
         None => Checkpoint::open(path)?,
     })
+}
+
+/// Whether `path` names the model that this program carries along.
+pub fn is_built_in(path: &Path) -> bool {
+    path == Path::new(built_in::NAME)
 }
 
 /// `--audio-weights`.
@@ -134,14 +151,21 @@ impl AudioArguments {
     /// If the encoder's rows are no whole blocks.
     pub fn apply(self, mut checkpoint: Checkpoint) -> Result<Checkpoint> {
         if let Some(AudioWeights::Q8_0) = self.audio_weights {
-            llama::quantise_audio(&mut checkpoint.tensors, &checkpoint.config, Format::Block(Quantisation::Q8_0))?;
+            let q8_0 = Format::Block(Quantisation::Q8_0);
+            llama::quantise_audio(&mut checkpoint.tensors, &checkpoint.config, q8_0)?;
+            if let Some(projector) = &mut checkpoint.projector {
+                let named = std::mem::take(&mut projector.tensors).into_iter().map(|t| (t.name.clone(), t));
+                let mut tensors: BTreeMap<String, Tensor> = named.collect();
+                llama::quantise_audio(&mut tensors, &checkpoint.config, q8_0)?;
+                projector.tensors = tensors.into_values().collect();
+            }
         }
         Ok(checkpoint)
     }
 }
 
 /// `--lora`.
-#[derive(clap::Args, Debug, Clone)]
+#[derive(clap::Args, Debug, Clone, Default)]
 pub struct LoraArguments {
     /// A LoRA adapter to use with the model: the folder that PEFT saved
     #[arg(long, value_name = "FOLDER")]

@@ -213,7 +213,7 @@ fn rules_between_flags_hold_for_files_and_what_is_given_counts_more() {
     // So is a table that excludes what stands outside.
     let user = user.own("model = \"toy\"\n[bench]\nload = \"http://127.0.0.1:9\"\nseconds = 1\n");
     let shown = user.json(&["config", "show", "--json", "bench"], &[]);
-    assert_eq!(shown["commands"]["bench"]["model"]["value"], Value::Null);
+    assert_eq!(shown["commands"]["bench"]["model"]["value"], "nano");
     // Within a table it is a mistake.
     let user = user.own("[trace]\nids = [1]\nids-file = \"ids\"\nout = \"x\"\n");
     let message = user.refused(&["trace", "toy"]);

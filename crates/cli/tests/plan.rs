@@ -164,7 +164,6 @@ fn bad_input_is_refused_with_a_way_out() {
         (&["scout", "--ctx", "10485760", "--parallel", "1000000000", "--hw", "vm-23"], 2, "too long to plan for"),
         (&[toy, "--hw", toy], 2, "--hw"),
         (&["/dev/null"], 5, "/dev/null"),
-        (&[], 2, "MODEL"),
     ] {
         let output = plan(arguments);
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();

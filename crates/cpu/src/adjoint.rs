@@ -5,14 +5,15 @@
 
 use tensor::adjoint::math::{self, Heads, Piece};
 use tensor::{
-    Adjoint, Attended, Bytes, Format, OpError, Orientation, PartGradient, Seen, Targets, WeightSource, adjoint::math as rows,
+    Adjoint, Attended, Bytes, Format, OpError, Orientation, PartGradient, Seen, Targets, WeightSource,
+    adjoint::math as rows,
 };
 
 use crate::device::{GRAIN, check};
 use crate::linear::Segment;
 use crate::pool::Disjoint;
-use crate::values::Values;
 use crate::product::{Product, Strided, Write};
+use crate::values::Values;
 use crate::{Cpu, Routing, Tensor, Vector};
 
 /// Columns that one thread adds up.
@@ -145,14 +146,21 @@ impl Cpu {
     }
 
     /// Adds `dyᵀ · x` of each segment's rows to its matrix of a part.
-    fn add_products(&self, x: &Tensor, dy: &Tensor, segments: &[Segment], part: PartGradient<'_>) -> Result<(), OpError> {
+    fn add_products(
+        &self,
+        x: &Tensor,
+        dy: &Tensor,
+        segments: &[Segment],
+        part: PartGradient<'_>,
+    ) -> Result<(), OpError> {
         let PartGradient { orientation, outputs, values, .. } = part;
         let (n_in, n_out) = (x.width(), outputs.len());
         let matrices = values.chunks_exact_mut((n_in * n_out).max(1)).enumerate();
         let products = matrices.filter_map(|(matrix, out)| {
             let rows = segments.iter().find(|segment| segment.matrix == matrix)?.rows.clone();
             let x = Strided { values: &x.values()[rows.start * n_in..], row: 1, column: n_in };
-            let dy = Strided { values: &dy.values()[rows.start * dy.width() + outputs.start..], row: 1, column: dy.width() };
+            let dy =
+                Strided { values: &dy.values()[rows.start * dy.width() + outputs.start..], row: 1, column: dy.width() };
             let ([m, n], [a, b]) = match orientation {
                 Orientation::InOut => ([n_in, n_out], [x, dy]),
                 _ => ([n_out, n_in], [dy, x]),

@@ -35,23 +35,17 @@ impl<D: Device> Model<D> {
         let names = Names::of_files(config.architecture, checkpoint);
         let mut loader = Loader { dev, tensors: Tensors::Stored(&checkpoint.tensors), progress };
         let decoder = loader.decoder(config, names)?;
-        let vision = match &config.vision {
-            None => None,
-            Some(vision) => match &checkpoint.projector {
-                Some(projector) => {
-                    let tensors = projector.tensors.iter().map(|t| (t.name.clone(), t.clone())).collect();
-                    let tensors = Tensors::Stored(&tensors);
-                    let mut loader = Loader { dev, tensors, progress: loader.progress };
-                    Some(Vision::load(&mut loader, vision, config.text.hidden_size, true)?)
-                }
-                None => Some(Vision::load(&mut loader, vision, config.text.hidden_size, false)?),
-            },
-        };
+        // Towers of GGUF models lie in a file of their own.
+        let beside = checkpoint.projector.as_ref().map(|projector| {
+            projector.tensors.iter().map(|t| (t.name.clone(), t.clone())).collect::<BTreeMap<String, Tensor>>()
+        });
+        let is_gguf = beside.is_some();
+        let mut loader = Loader::stored(dev, beside.as_ref().unwrap_or(&checkpoint.tensors), progress);
+        let vision = config.vision.as_ref();
+        let vision = vision.map(|vision| Vision::load(&mut loader, vision, config.text.hidden_size, is_gguf));
+        let vision = vision.transpose()?;
         let audio = match checkpoint.audio_preprocessor {
-            Some(settings) => {
-                let mut loader = Loader::stored(dev, &checkpoint.tensors, progress);
-                Audio::load_from(&mut loader, config, settings.padding_mode)?
-            }
+            Some(settings) => Audio::load_from(&mut loader, config, settings.padding_mode)?,
             None => None,
         };
         Ok(Self { decoder, vision, audio })
@@ -132,12 +126,6 @@ impl<'a, D: Device> Loader<'a, D> {
 }
 
 impl<D: Device> Loader<'_, D> {
-    /// The first of `prefixes` under which there is a weight `name`; the first of all if there is none.
-    pub(crate) fn first_with(&self, prefixes: &[&'static str], name: &str) -> &'static str {
-        let found = prefixes.iter().find(|prefix| self.has(&format!("{prefix}{name}")));
-        found.or(prefixes.first()).copied().unwrap_or_default()
-    }
-
     pub(crate) fn has(&self, name: &str) -> bool {
         match self.tensors {
             Tensors::Stored(tensors) => tensors.contains_key(name),

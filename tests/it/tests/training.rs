@@ -8,11 +8,11 @@ use anyhow::{Result, ensure};
 use cpu::{Cpu, CpuOptions};
 use formats::Checkpoint;
 use it::hearing::Vectors;
+use tokenizer::{ChatFormat, Llama4Chat, SpecialTokens, Tokenizer};
 use train::checkpoint::{Checkpoints, Disk, Fallback};
+use train::data::{Encoder, Feed, FeedSettings, Ingredient, Makers, Mixture, MixtureSettings, Source};
 use train::optim::{AdamW, Compute, Optimizer, Outcome, Settings, Threads};
 use train::schedule::{Schedule, Shape};
-use tokenizer::{ChatFormat, Llama4Chat, SpecialTokens, Tokenizer};
-use train::data::{Encoder, Feed, FeedSettings, Ingredient, Makers, Mixture, MixtureSettings, Source};
 use train::{End, Objective, Plan, Run, Sequence, Stage, Trainer, Weights};
 
 fn data(name: &str) -> std::path::PathBuf {

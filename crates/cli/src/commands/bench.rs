@@ -15,6 +15,7 @@ use crate::bench::peer::LlamaCpp;
 use crate::bench::report::{self, Load, Row, Runs};
 use crate::bench::server::{Address, Key, Server};
 use crate::bench::{CLIP_SECONDS, Engine, Test, median};
+use crate::built_in;
 use crate::failure::usage;
 use crate::output::line;
 use crate::plan::forecast::{Ask, Memory, Speed};
@@ -32,9 +33,9 @@ use crate::{experts, memory, model};
 /// before it, and decoding is timed from the first token of the earliest stream to the last of all.
 #[derive(clap::Args)]
 pub struct Bench {
-    /// A GGUF file or a Hugging Face folder
-    #[arg(short, long, env = "PUNA_MODEL", required_unless_present_any = ["roofs", "load"])]
-    model: Option<PathBuf>,
+    /// A GGUF file or a Hugging Face folder; nano is the model that is part of this program
+    #[arg(short, long, env = "PUNA_MODEL", default_value = built_in::NAME)]
+    model: PathBuf,
     /// Only measure what the machine allows
     #[arg(long)]
     roofs: bool,
@@ -134,7 +135,7 @@ impl Bench {
         }
         let dev = self.device.open();
         let (threads, isa) = (dev.threads(), dev.isa());
-        if self.roofs || self.model.is_none() {
+        if self.roofs {
             let roofs = dev.roofs(Duration::from_secs(2));
             return report::print_roofs(&roofs, threads, &format!("{isa:?}"), self.json);
         }
@@ -176,6 +177,10 @@ impl Bench {
         let path = self.model_path();
         Ok(match &self.against {
             None => None,
+            Some(Peer::Xllamacpp) if model::is_built_in(path) => {
+                let message = format!("another engine can not read {}, which is part of this program", built_in::NAME);
+                return Err(usage(message, "name its file with -m: models/nano/nano.gguf in the repository"));
+            }
             Some(Peer::Xllamacpp) => {
                 let peer = LlamaCpp::start(&self.python, path, threads, context)?;
                 eprintln!("against llama.cpp {}", peer.version());
@@ -244,7 +249,7 @@ impl Bench {
     }
 
     fn model_path(&self) -> &Path {
-        self.model.as_deref().unwrap_or(Path::new(""))
+        &self.model
     }
 
     fn check_counts(&self) -> Result<()> {

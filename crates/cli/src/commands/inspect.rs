@@ -7,12 +7,13 @@ use comfy_table::{Table, presets};
 use engine::Limits;
 use engine::media::audio::{RATE_HZ, decode};
 use engine::media::{Size, grid};
-use formats::Checkpoint;
 use formats::config::{Architecture, Ffn, LayerConfig, ModelConfig, RopeScaling, TextConfig};
+use formats::{Checkpoint, Tensor};
 use serde_json::{Value, json};
 use tensor::Pairing;
 
 use crate::attachments::{self, Kind};
+use crate::built_in;
 use crate::failure::usage;
 use crate::model;
 use crate::output::{line, thousands};
@@ -23,7 +24,8 @@ use crate::output::{line, thousands};
 /// enough for all that does not need weights.
 #[derive(clap::Args)]
 pub struct Inspect {
-    /// A GGUF file, a Hugging Face folder, or a config.json
+    /// A GGUF file, a Hugging Face folder, or a config.json; nano is the model that is part of this program
+    #[arg(env = "PUNA_MODEL", default_value = built_in::NAME)]
     model: PathBuf,
     /// List every tensor
     #[arg(long)]
@@ -43,7 +45,7 @@ pub struct Inspect {
     /// One JSON object
     #[arg(long)]
     json: bool,
-    /// A GGUF file with the vision tower
+    /// A GGUF file with the vision tower and the audio encoder
     #[arg(long, value_name = "FILE")]
     mmproj: Option<PathBuf>,
 }
@@ -79,9 +81,7 @@ impl Inspect {
     }
 
     fn report(&self, checkpoint: &Checkpoint, costs: &[Cost], clips: &[ClipCost]) -> Result<Value> {
-        let tensors: Vec<Value> = checkpoint
-            .tensors
-            .values()
+        let tensors: Vec<Value> = tensors(checkpoint)
             .map(|t| json!({ "name": t.name, "type": t.dtype.name(), "shape": t.shape, "bytes": t.bytes.len() }))
             .collect();
         let parameters = checkpoint.config.parameters();
@@ -190,10 +190,15 @@ fn chat_template(checkpoint: &Checkpoint) -> Result<Option<String>> {
     model::chat_template(checkpoint, model::tokenizer_of(checkpoint).ok().as_ref())
 }
 
+/// All tensors: the model's, then those of the file with its towers.
+fn tensors(checkpoint: &Checkpoint) -> impl Iterator<Item = &Tensor> {
+    checkpoint.tensors.values().chain(checkpoint.projector.iter().flat_map(|projector| &projector.tensors))
+}
+
 /// Stored types with their share of the bytes.
 fn weights(checkpoint: &Checkpoint) -> String {
     let mut bytes_by_type = std::collections::BTreeMap::new();
-    for tensor in checkpoint.tensors.values() {
+    for tensor in tensors(checkpoint) {
         *bytes_by_type.entry(tensor.dtype.name()).or_insert(0usize) += tensor.bytes.len();
     }
     let total: usize = bytes_by_type.values().sum();
@@ -201,7 +206,7 @@ fn weights(checkpoint: &Checkpoint) -> String {
         .iter()
         .map(|(name, bytes)| format!("{name} {:.1} %", 100.0 * *bytes as f64 / total.max(1) as f64))
         .collect();
-    match checkpoint.tensors.len() {
+    match tensors(checkpoint).count() {
         0 => "none, a config alone".into(),
         n => format!("{n} tensors, {} bytes: {}", thousands(total as u64), types.join(", ")),
     }
@@ -248,7 +253,7 @@ fn layer_table(config: &ModelConfig, every: bool) -> String {
 fn tensor_table(checkpoint: &Checkpoint) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(["tensor", "type", "shape", "bytes"]);
-    for tensor in checkpoint.tensors.values() {
+    for tensor in tensors(checkpoint) {
         let shape = format!("{:?}", tensor.shape);
         table.add_row([&tensor.name, tensor.dtype.name(), &shape, &thousands(tensor.bytes.len() as u64)]);
     }

@@ -4,6 +4,7 @@ mod bench;
 mod completions;
 mod config;
 mod data;
+mod eval;
 mod export;
 mod finetune;
 mod graft_audio;
@@ -32,6 +33,8 @@ pub enum Command {
     Ps(ps::Ps),
     /// Measure speed: prompts, decoding, loading, and the share of what the machine allows
     Bench(bench::Bench),
+    /// Score a model on tasks that it was not trained on
+    Eval(eval::Eval),
     /// Forecast memory and speed, before a model is loaded or even here
     #[command(visible_alias = "fit")]
     Plan(Box<plan::Plan>),
@@ -72,6 +75,7 @@ impl Command {
             Self::Quantize(command) => return command.run(),
             Self::Plan(command) => return command.run(),
             Self::Train(command) => return command.run(),
+            Self::Eval(command) => return command.run(),
             Self::Finetune(command) => return command.run(),
             Self::Export(command) => return command.run(),
             Self::Config(command) => return command.run(top),

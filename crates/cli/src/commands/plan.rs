@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use cpu::Cpu;
 
+use crate::built_in;
 use crate::failure::{self, usage};
 use crate::model;
 use crate::output::{line, write};
@@ -22,8 +23,8 @@ use crate::plan::{self, Reference, probe};
 /// quantisation: scout:q4. Ends with exit code 3 if one does not fit at all.
 #[derive(clap::Args)]
 pub struct Plan {
-    /// Models to forecast, side by side
-    #[arg(required = true, value_name = "MODEL")]
+    /// Models to forecast, side by side; nano is the one that is part of this program
+    #[arg(value_name = "MODEL", env = "PUNA_MODEL", default_value = built_in::NAME)]
     models: Vec<String>,
     /// The quantisation of models that are forecast from their config: q2, q3, q4, q5, q6, q8, bf16, or a format's name
     #[arg(long, value_name = "NAME")]

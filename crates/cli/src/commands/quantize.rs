@@ -25,7 +25,7 @@ const PIECE_VALUES: usize = 1 << 20;
 /// Write a model in another format
 ///
 /// Reads a GGUF model of any format or a Hugging Face folder and writes a GGUF file that other programs read too. A
-/// folder's vision tower goes to a second file, mmproj-OUT. Norms, biases and the router stay f32; the output map keeps
+/// folder's vision tower and audio encoder go to a second file, mmproj-OUT, in eight bits at least. Norms, biases and the router stay f32; the output map keeps
 /// at least six bits. q4_k_m, q4_k_s and q5_k_m are the usual mixtures, in which some layers get more bits; the other
 /// names use one format throughout.
 ///

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::answer::Answer;
 use crate::attachments::{Attachment, Attachments};
+use crate::built_in;
 use crate::chat::{Chat, Files};
 use crate::failure::usage;
 use crate::interrupt::INTERRUPTED;
@@ -21,14 +22,15 @@ use crate::{experts, memory, model, repl};
 
 /// Answer a prompt, or hold a conversation
 ///
+/// Without a model named, the small one that is part of this program answers: it reads, sees and hears.
 /// The prompt is the argument, or standard input where that is no terminal. A terminal without a prompt gets a
 /// conversation with history and editing.
 #[derive(clap::Args)]
 pub struct Run {
     /// The prompt
     prompt: Option<String>,
-    /// A GGUF file or a Hugging Face folder
-    #[arg(short, long, env = "PUNA_MODEL")]
+    /// A GGUF file or a Hugging Face folder; nano is the model that is part of this program
+    #[arg(short, long, env = "PUNA_MODEL", default_value = built_in::NAME)]
     model: PathBuf,
     #[command(flatten)]
     attachments: Attachments,
@@ -38,7 +40,7 @@ pub struct Run {
     /// Continue the prompt as plain text, without the model's chat format
     #[arg(long)]
     raw: bool,
-    /// A GGUF file with the vision tower, if it does not lie beside the model
+    /// A GGUF file with the vision tower and the audio encoder, if it does not lie beside the model
     #[arg(long, value_name = "FILE")]
     mmproj: Option<PathBuf>,
     #[command(flatten)]

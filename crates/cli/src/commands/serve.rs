@@ -17,6 +17,7 @@ use llama::Model;
 use server::{App, Fetch, Keys, Limits, Names, Outcome, Page, ReasoningField, Run, Store, TlsFiles};
 use tensor::KvFormat;
 
+use crate::built_in;
 use crate::experts::{ExpertArguments, Placement, warn_unlocked};
 use crate::failure::{INTERNAL, usage};
 use crate::interrupt;
@@ -31,10 +32,10 @@ const PARALLEL: usize = 8;
 /// Serve a model over HTTP, in OpenAI's and Anthropic's shapes
 #[derive(clap::Args)]
 pub struct Serve {
-    /// A GGUF file or a Hugging Face folder
-    #[arg(short, long, env = "PUNA_MODEL")]
+    /// A GGUF file or a Hugging Face folder; nano is the model that is part of this program
+    #[arg(short, long, env = "PUNA_MODEL", default_value = built_in::NAME)]
     model: PathBuf,
-    /// A GGUF file with the vision tower, if it does not lie beside the model
+    /// A GGUF file with the vision tower and the audio encoder, if it does not lie beside the model
     #[arg(long, value_name = "FILE")]
     mmproj: Option<PathBuf>,
     #[command(flatten)]
@@ -370,8 +371,9 @@ fn sampling(own: &GenerationConfig) -> SamplingParams {
     }
 }
 
-/// When a model's files were made, in seconds since 1970.
+/// When a model's files were made, in seconds since 1970. One that is part of the program is as old as that.
 fn created(path: &Path) -> u64 {
-    let modified = std::fs::metadata(path).and_then(|data| data.modified()).ok();
+    let program = model::is_built_in(path).then(|| std::env::current_exe().ok()).flatten();
+    let modified = std::fs::metadata(program.as_deref().unwrap_or(path)).and_then(|data| data.modified()).ok();
     modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |since| since.as_secs())
 }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use tokenizer::{Ending, Message, Piece, Role, encode_segments};
 
+use crate::built_in;
 use crate::model;
 use crate::output::line;
 
@@ -18,8 +19,8 @@ use crate::output::line;
 pub struct Tokenize {
     /// The text; standard input if absent
     text: Option<String>,
-    /// A model (GGUF file or folder), or a tokenizer file alone
-    #[arg(short, long, env = "PUNA_MODEL")]
+    /// A model (GGUF file or folder), or a tokenizer file alone; nano is the model that is part of this program
+    #[arg(short, long, env = "PUNA_MODEL", default_value = built_in::NAME)]
     model: PathBuf,
     /// As a user's message in the model's chat format, ready for the answer
     #[arg(long)]

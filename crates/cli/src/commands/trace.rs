@@ -43,7 +43,7 @@ pub struct Trace {
     /// Compute on the slow device that defines every result
     #[arg(long)]
     reference: bool,
-    /// A GGUF file with the vision tower
+    /// A GGUF file with the vision tower and the audio encoder
     #[arg(long)]
     mmproj: Option<PathBuf>,
     #[command(flatten)]

@@ -168,11 +168,12 @@ impl File {
         usage(format!("{}: {why}", self.at(line)), hint)
     }
 
-    /// A path as it stands in the file, from the file's folder.
+    /// A path as it stands in the file, from the file's folder; the name that is a flag's default is none.
     fn path(&self, arg: &Arg, text: &str) -> OsString {
         let is_path = arg.get_value_parser().type_id() == TypeId::of::<PathBuf>();
         // Where a file is one of several things, words in small letters are others.
-        if names(arg).any(|name| name == text) || !(is_path || names(arg).any(|name| name == "FILE")) {
+        let is_default = arg.get_default_values().iter().any(|value| value.as_os_str() == text);
+        if is_default || names(arg).any(|name| name == text) || !(is_path || names(arg).any(|name| name == "FILE")) {
             return text.into();
         }
         let from_home = self.home.as_ref().zip(text.strip_prefix("~/")).map(|(home, rest)| home.join(rest));

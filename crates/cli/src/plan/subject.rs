@@ -73,8 +73,8 @@ impl Reference {
             let config = ModelConfig::parse(Path::new(name), json.as_bytes())?;
             return Ok(Self::Config(Box::new(config), recipe));
         }
-        if !Path::new(name).exists() {
-            let hint = "name a GGUF file, a Hugging Face folder or its config.json, or one of scout and maverick";
+        if !model::is_built_in(Path::new(name)) && !Path::new(name).exists() {
+            let hint = "name a GGUF file, a Hugging Face folder or its config.json, or one of nano, scout and maverick";
             return Err(usage(format!("\"{name}\" is neither a file nor a built-in model"), hint));
         }
         let checkpoint = model::open_checkpoint(Path::new(name), None)?;

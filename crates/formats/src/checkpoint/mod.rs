@@ -8,9 +8,11 @@ mod split;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use tensor::Bytes;
+
 use crate::config::{
-    AudioEncoderConfig, AudioPreprocessorConfig, CONFIG_LIMIT_BYTES, GenerationConfig, ModelConfig, PreprocessorConfig,
-    ReasoningConfig,
+    self, AudioEncoderConfig, AudioPreprocessorConfig, CONFIG_LIMIT_BYTES, GenerationConfig, ModelConfig,
+    PreprocessorConfig, ReasoningConfig,
 };
 use crate::gguf::Metadata;
 use crate::{FormatError, Gguf, Tensor, json, map_file, safetensors};
@@ -39,7 +41,7 @@ pub struct Checkpoint {
     pub preprocessor: Option<PreprocessorConfig>,
     /// How samples become mel columns; there is one exactly if the model hears.
     pub audio_preprocessor: Option<AudioPreprocessorConfig>,
-    /// The vision tower and projector of a GGUF model.
+    /// The vision tower, the audio encoder and their projectors, of a GGUF model.
     pub projector: Option<Gguf>,
     /// The tokenizer's files; GGUF files carry their tokenizer in their metadata.
     pub tokenizer: TokenizerFiles,
@@ -109,7 +111,7 @@ impl Checkpoint {
     /// repositories which its config names.
     ///
     /// A file with `mmproj` in its name beside a `llama4` GGUF is taken for its projector; of several, the first by
-    /// name.
+    /// name. Beside a `llama` GGUF it is taken if it has an audio encoder of a kind that is read.
     ///
     /// # Errors
     /// [`FormatError`] that names the file and what is wrong with it; [`FormatError::Missing`] for files that have to
@@ -213,29 +215,58 @@ impl Checkpoint {
 
     fn open_gguf(path: &Path, file: &Path, projector: Option<&Path>) -> Result<Self, FormatError> {
         let gguf = split::open(file)?;
-        let mut config = ModelConfig::from_gguf(&gguf)?;
-        let beside = match projector {
-            Some(projector) => Some(projector.to_path_buf()),
+        let read = |file: &Path| Gguf::parse(file, &map_file(file)?);
+        let projector = match projector {
+            Some(projector) => Some(read(projector)?),
             None if gguf.metadata.find_str("general.architecture")? == Some("llama4") => {
-                Folder::of(file)?.projector()?
+                Folder::of(file)?.projector()?.as_deref().map(read).transpose()?
             }
-            None => None,
+            // Dense models' projectors are of many kinds; only those that hear are of use here.
+            None => {
+                let beside = Folder::of(file).and_then(|folder| folder.projector()).ok().flatten();
+                beside.and_then(|beside| read(&beside).ok()).filter(config::hears_here)
+            }
         };
-        let projector = beside.map(|file| Gguf::parse(&file, &map_file(&file)?)).transpose()?;
+        Self::of_gguf(path, gguf, projector)
+    }
+
+    /// A GGUF model that is in memory, as a program carries it along: `model`, and in `projector` its towers. Nothing is
+    /// copied. `name` is what the model is called, and what errors name.
+    ///
+    /// Tensors lie at multiples of 32 bytes from the beginning of each file; the bytes themselves should begin at such an
+    /// address.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open) of a GGUF file.
+    pub fn built_in(name: &str, model: &'static [u8], projector: Option<&'static [u8]>) -> Result<Self, FormatError> {
+        let path = Path::new(name);
+        let gguf = Gguf::parse(path, &Bytes::new(model))?;
+        let file = PathBuf::from(format!("mmproj-{name}"));
+        let projector = projector.map(|bytes| Gguf::parse(&file, &Bytes::new(bytes))).transpose()?;
+        Self::of_gguf(path, gguf, projector)
+    }
+
+    fn of_gguf(path: &Path, gguf: Gguf, projector: Option<Gguf>) -> Result<Self, FormatError> {
+        let mut config = ModelConfig::from_gguf(&gguf)?;
+        let (mut preprocessor, mut audio_preprocessor) = (None, None);
         if let Some(projector) = &projector {
             config = config.with_projector(&gguf, projector)?;
+            let vision = config.vision.as_ref();
+            preprocessor = vision.map(|vision| PreprocessorConfig::from_gguf(projector, vision)).transpose()?;
+            let audio = config.audio.as_ref();
+            audio_preprocessor = audio.map(|audio| AudioPreprocessorConfig::from_gguf(projector, audio)).transpose()?;
         }
         let reasoning = gguf.metadata.find_str(REASONING_KEY)?;
-        let reasoning = reasoning.map(|json| ReasoningConfig::parse(file, json.as_bytes())).transpose()?;
+        let reasoning = reasoning.map(|json| ReasoningConfig::parse(gguf.metadata.file(), json.as_bytes()));
         Ok(Self {
             path: path.into(),
-            reasoning,
+            reasoning: reasoning.transpose()?,
             kind: Kind::Gguf(gguf.metadata),
             tensors: by_name(gguf.tensors),
             config,
             generation: GenerationConfig::default(),
-            preprocessor: None,
-            audio_preprocessor: None,
+            preprocessor,
+            audio_preprocessor,
             projector,
             tokenizer: TokenizerFiles::default(),
         })

@@ -7,13 +7,13 @@ use crate::FormatError;
 use crate::json::Section;
 
 /// Most mel bins; published encoders have 80 or 128.
-const MELS_LIMIT: usize = 1024;
+pub(super) const MELS_LIMIT: usize = 1024;
 
 /// Most encoder frames of one chunk; published encoders have 1500, for 30 seconds.
-const FRAMES_LIMIT: usize = 1 << 16;
+pub(super) const FRAMES_LIMIT: usize = 1 << 16;
 
 /// Most frames that one row joins.
-const STACK_LIMIT: usize = 64;
+pub(super) const STACK_LIMIT: usize = 64;
 
 /// A family of audio models; it decides what a checkpoint leaves out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

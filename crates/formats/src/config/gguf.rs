@@ -3,9 +3,9 @@
 use std::num::NonZeroUsize;
 
 use super::{
-    Architecture, EXPERTS_LIMIT, FFN_LIMIT, Ffn, HEADS_LIMIT, HIDDEN_LIMIT, Heads, ImageTokens, LAYERS_LIMIT,
-    LayerConfig, ModelConfig, POSITIONS_LIMIT, Rope, RopeScaling, Temperature, TextConfig, VOCAB_LIMIT, check_token,
-    defaults, derived_head_len,
+    Architecture, EXPERTS_LIMIT, FFN_LIMIT, Ffn, HEADS_LIMIT, HIDDEN_LIMIT, Heads, LAYERS_LIMIT, LayerConfig,
+    ModelConfig, POSITIONS_LIMIT, Rope, RopeScaling, Temperature, TextConfig, VOCAB_LIMIT, check_token, defaults,
+    derived_head_len,
 };
 use crate::gguf::Metadata;
 use crate::{DType, FormatError, Gguf};
@@ -15,6 +15,17 @@ const DIVISORS: &str = "rope_freqs.weight";
 
 /// Maverick's experts: the only trace in a GGUF file that a model has no norm of q and k.
 const EXPERTS_WITHOUT_QK_NORM: usize = 128;
+
+/// Positions of a chunk, where they are not 8192.
+pub const CHUNK_KEY: &str = "puna.attention.chunk_size";
+/// Of each layer: 1 if it rotates, and 2 more if it sees chunks only; where that is not every fourth.
+pub const LAYER_KINDS_KEY: &str = "puna.attention.layers";
+/// Scaling of queries by position, where it is not that of the published models.
+pub const FLOOR_SCALE_KEY: &str = "puna.attention.floor_scale";
+/// As [`FLOOR_SCALE_KEY`]; 0 for none.
+pub const ATTN_SCALE_KEY: &str = "puna.attention.scale";
+/// Whether q and k are normalised, where the number of experts tells another story.
+pub const QK_NORM_KEY: &str = "puna.attention.qk_norm";
 
 /// The keys of one architecture.
 struct Keys<'a> {
@@ -90,8 +101,8 @@ pub(super) fn parse(gguf: &Gguf) -> Result<ModelConfig, FormatError> {
         rope: rope(gguf, &keys, head_len)?,
         // Llama 4 is never permuted, and converters of dense models undo what Hugging Face did.
         pairing: tensor::Pairing::Interleaved,
-        temperature: llama4.then_some(Temperature { floor_scale: defaults::FLOOR_SCALE, scale: defaults::ATTN_SCALE }),
-        qk_norm: llama4 && keys.metadata.find_count("llama4.expert_count")? != Some(EXPERTS_WITHOUT_QK_NORM),
+        temperature: if llama4 { temperature(metadata)? } else { None },
+        qk_norm: llama4 && qk_norm(&keys)?,
         bos: token(metadata, "bos", vocab_size)?,
         eos: end_tokens(metadata, vocab_size)?,
         pad: metadata.find_u32("tokenizer.ggml.padding_token_id")?,
@@ -181,32 +192,46 @@ fn end_tokens(metadata: &Metadata, vocab_size: usize) -> Result<Vec<u32>, Format
     Ok(ends)
 }
 
-/// The tokens around and in place of an image, by their text in the file's vocabulary; the published ids where the file
-/// has no such texts.
-pub(super) fn image_tokens(metadata: &Metadata, vocab_size: usize) -> Result<ImageTokens, FormatError> {
-    let key = "tokenizer.ggml.tokens";
-    let tokens = metadata.find_array(key)?;
-    let id = |text: &str, published: u32| {
-        let mut strings = tokens.and_then(crate::gguf::Array::strings);
-        let found = strings.as_mut().and_then(|strings| strings.position(|token| token == text));
-        let id = found.and_then(|index| u32::try_from(index).ok()).unwrap_or(published);
-        check_token(id, vocab_size)
-            .map_err(|why| FormatError::corrupt(metadata.file(), key, format!("{text} {why}")))?;
-        Ok(id)
-    };
-    Ok(ImageTokens {
-        image_start: id("<|image_start|>", defaults::IMAGE_START)?,
-        image_end: id("<|image_end|>", defaults::IMAGE_END)?,
-        patch: id("<|patch|>", defaults::PATCH)?,
-    })
+/// Scaling of queries by position: the published one, unless our own keys say otherwise. A scale of 0 is none.
+fn temperature(metadata: &Metadata) -> Result<Option<Temperature>, FormatError> {
+    let floor_scale = metadata.find_f32(FLOOR_SCALE_KEY)?.unwrap_or(defaults::FLOOR_SCALE);
+    if floor_scale <= 0.0 {
+        let why = format!("is {floor_scale}; it has to be above 0");
+        return Err(FormatError::corrupt(metadata.file(), FLOOR_SCALE_KEY, why));
+    }
+    let scale = metadata.find_f32(ATTN_SCALE_KEY)?.unwrap_or(defaults::ATTN_SCALE);
+    Ok((scale != 0.0).then_some(Temperature { floor_scale, scale }))
 }
 
-/// GGUF files leave out which layers rotate and what they see: every fourth is unrotated and sees everything, the others
-/// see chunks of 8192. A sliding window of 0 says that all rotate and see everything.
+fn qk_norm(keys: &Keys<'_>) -> Result<bool, FormatError> {
+    let usual = keys.metadata.find_count("llama4.expert_count")? != Some(EXPERTS_WITHOUT_QK_NORM);
+    Ok(keys.metadata.find_bool(QK_NORM_KEY)?.unwrap_or(usual))
+}
+
+/// What our own key says of each layer: whether it rotates, and whether it sees chunks only.
+fn layer_kinds(metadata: &Metadata, n_layers: usize) -> Result<Option<Vec<[bool; 2]>>, FormatError> {
+    let Some(array) = metadata.find_array(LAYER_KINDS_KEY)? else { return Ok(None) };
+    let kinds: Vec<[bool; 2]> = array
+        .integers()
+        .into_iter()
+        .flatten()
+        .filter(|kind| (0..4).contains(kind))
+        .map(|kind| [kind & 1 != 0, kind & 2 != 0])
+        .collect();
+    if kinds.len() != n_layers || array.len() != n_layers {
+        let why = format!("has not one entry from 0 to 3 for each of {n_layers} layers");
+        return Err(FormatError::corrupt(metadata.file(), LAYER_KINDS_KEY, why));
+    }
+    Ok(Some(kinds))
+}
+
+/// The architecture's keys leave out which layers rotate and what they see: every fourth is unrotated and sees everything,
+/// the others see chunks of 8192. A sliding window of 0 says that all rotate and see everything. Our own keys say the rest.
 fn llama4_layers(keys: &Keys<'_>) -> Result<Vec<LayerConfig>, FormatError> {
     let n_layers = keys.size("block_count", LAYERS_LIMIT)?;
     let all_full = keys.metadata.find_count(&keys.key("attention.sliding_window"))? == Some(0);
-    let chunk = NonZeroUsize::new(defaults::CHUNK);
+    let chunk = NonZeroUsize::new(keys.metadata.find_count(CHUNK_KEY)?.unwrap_or(defaults::CHUNK));
+    let kinds = layer_kinds(keys.metadata, n_layers)?;
     let dense_width = keys.size("feed_forward_length", FFN_LIMIT)?;
     let n_experts = keys.metadata.find_count(&keys.key("expert_count"))?.unwrap_or(0);
     let moe = match n_experts {
@@ -220,12 +245,14 @@ fn llama4_layers(keys: &Keys<'_>) -> Result<Vec<LayerConfig>, FormatError> {
         _ => return Err(keys.corrupt("expert_count", format!("is {n_experts}; the limit is {EXPERTS_LIMIT}"))),
     };
     let layer = |nth: usize| {
-        let rotated = all_full || !nth.is_multiple_of(defaults::UNROTATED_INTERVAL);
+        let usual = all_full || !nth.is_multiple_of(defaults::UNROTATED_INTERVAL);
+        let kind = kinds.as_ref().and_then(|kinds| kinds.get(nth - 1)).copied();
+        let [rotated, chunked] = kind.unwrap_or([usual, usual && !all_full]);
         let ffn = match &moe {
             Some((step, ffn)) if nth.is_multiple_of(*step) => ffn.clone(),
             _ => Ffn::Dense { width: dense_width },
         };
-        LayerConfig { rotated, chunk: chunk.filter(|_| rotated && !all_full), ffn }
+        LayerConfig { rotated, chunk: chunk.filter(|_| chunked), ffn }
     };
     Ok((1..=n_layers).map(layer).collect())
 }

@@ -22,6 +22,16 @@ pub enum PadTo {
     Hop,
 }
 
+impl PadTo {
+    /// What files call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chunk => "chunk",
+            Self::Hop => "hop",
+        }
+    }
+}
+
 /// Which frames of a chunk that is not full are encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PaddingMode {
@@ -29,6 +39,16 @@ pub enum PaddingMode {
     Valid,
     /// All, silence included.
     Chunk,
+}
+
+impl PaddingMode {
+    /// What files call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Valid => "valid",
+            Self::Chunk => "chunk",
+        }
+    }
 }
 
 /// How samples become mel columns, and which of them are encoded.

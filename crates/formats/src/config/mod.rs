@@ -10,6 +10,7 @@ mod hearing;
 mod llama;
 mod llama4;
 mod parameters;
+mod projector;
 mod reasoning;
 mod rope;
 mod sidecar;
@@ -22,8 +23,10 @@ use crate::json::{self, Node, Section};
 use crate::{FormatError, Gguf};
 
 pub use audio::{AudioActivation, AudioConfig, AudioEncoderConfig, AudioPreset, AudioProjectorConfig, AudioTokens};
+pub use gguf::{ATTN_SCALE_KEY, CHUNK_KEY, FLOOR_SCALE_KEY, LAYER_KINDS_KEY, QK_NORM_KEY};
 pub use hearing::{AudioPreprocessorConfig, HOP, PadTo, PaddingMode, SAMPLE_RATE, WINDOW};
 pub use parameters::Parameters;
+pub(crate) use projector::hears_here;
 pub use reasoning::ReasoningConfig;
 pub use rope::{Rope, RopeScaling};
 pub(crate) use sidecar::SIDECAR_LIMIT_BYTES;
@@ -339,7 +342,8 @@ impl ModelConfig {
     /// Reads the metadata of a GGUF file of the architecture `llama4` or `llama`.
     ///
     /// What such files do not store is what every reader of them assumes: chunks of 8192, every fourth layer unrotated,
-    /// query scaling 0.1 by 8192, a norm of q and k unless there are 128 experts, rope scaling as a tensor of divisors.
+    /// query scaling 0.1 by 8192, a norm of q and k unless there are 128 experts, rope scaling as a tensor of divisors. Models
+    /// in which that is otherwise say so under our own keys ([`CHUNK_KEY`] and those beside it).
     ///
     /// # Errors
     /// As [`parse`](Self::parse).
@@ -347,20 +351,41 @@ impl ModelConfig {
         gguf::parse(gguf)
     }
 
-    /// The same model with the vision tower that the file `projector` holds.
+    /// The same model with what the file `projector` holds: a vision tower, an audio encoder, or both.
     ///
     /// # Errors
-    /// As [`VisionConfig::from_gguf`]; [`FormatError::Corrupt`] if the projector was made for another width.
+    /// As [`VisionConfig::from_gguf`] and [`AudioConfig::from_gguf`]; [`FormatError::Corrupt`] if the projector was made for
+    /// another width.
     pub fn with_projector(mut self, gguf: &Gguf, projector: &Gguf) -> Result<Self, FormatError> {
-        let vision = VisionConfig::from_gguf(projector)?;
-        let name = "mm.model.fc.weight";
-        let made_for = projector.tensor(name).and_then(|tensor| tensor.shape.first().copied());
-        if made_for != Some(self.text.hidden_size) {
+        let (metadata, vocab_size) = (&gguf.metadata, self.text.vocab_size);
+        let file = projector.metadata.file();
+        let check_width = |name: &str| {
+            let made_for = projector.tensor(name).and_then(|tensor| tensor.shape.first().copied());
+            if made_for == Some(self.text.hidden_size) {
+                return Ok(());
+            }
             let why = format!("has {} outputs; the model is {} wide", made_for.unwrap_or(0), self.text.hidden_size);
-            return Err(FormatError::corrupt(projector.metadata.file(), name, why));
+            Err(FormatError::corrupt(file, name, why))
+        };
+        if projector::sees(projector)? {
+            self.vision = Some(VisionConfig::from_gguf(projector)?);
+            check_width("mm.model.fc.weight")?;
+            self.image_tokens = Some(projector::image_tokens(projector, metadata, vocab_size)?);
         }
-        self.image_tokens = Some(gguf::image_tokens(&gguf.metadata, self.text.vocab_size)?);
-        self.vision = Some(vision);
+        if projector::hears(projector)? {
+            let audio = AudioConfig::from_gguf(projector, metadata, vocab_size)?;
+            check_width("mm.a.mlp.2.weight")?;
+            let image = self.image_tokens;
+            let images = image.iter().flat_map(|image| [image.image_start, image.image_end, image.patch]);
+            if images.into_iter().any(|id| audio.tokens.ids().any(|audio| audio == id)) {
+                let why = "or a token around it is also a token of images";
+                return Err(FormatError::corrupt(file, "puna.audio.token_id", why));
+            }
+            self.audio = Some(audio);
+            if self.architecture == Architecture::Llama {
+                self.architecture = Architecture::LlamaAudio;
+            }
+        }
         Ok(self)
     }
 }

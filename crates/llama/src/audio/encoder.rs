@@ -8,7 +8,7 @@ use formats::Tensor;
 use formats::config::AudioEncoderConfig;
 use tensor::{Device, KvFormat, OpError, Orientation, PAGE_LEN, RowKeys, WeightSource, math};
 
-use super::{AudioChunk, WHISPER};
+use super::{AudioChunk, HUGGING_FACE, Names, WHISPER};
 use crate::load::Loader;
 use crate::vision::Norm;
 use crate::{LlamaError, Probe, Site};
@@ -71,16 +71,18 @@ impl<D: Device> AudioEncoder<D> {
     pub fn load(dev: &D, config: &AudioEncoderConfig, tensors: &BTreeMap<String, Tensor>) -> Result<Self, LlamaError> {
         let progress: &mut dyn FnMut(usize) = &mut |_| {};
         let mut loader = Loader::stored(dev, tensors, progress);
-        let prefix = loader.first_with(WHISPER.encoder, "conv1.weight");
-        Self::load_from(&mut loader, config, prefix)
+        let [prefix, _] = WHISPER.found(&HUGGING_FACE, &|name| loader.has(name));
+        Self::load_from(&mut loader, config, prefix, &HUGGING_FACE)
     }
 
     pub(super) fn load_from(
         loader: &mut Loader<'_, D>,
         config: &AudioEncoderConfig,
         prefix: &str,
+        names: &Names,
     ) -> Result<Self, LlamaError> {
         let width = config.hidden_size;
+        let [conv1, conv2] = names.convolutions;
         let convolution = |loader: &mut Loader<'_, D>, name: &str, n_in| {
             Ok::<_, LlamaError>(Convolution {
                 kernel: loader.convolution(&format!("{prefix}{name}.weight"), [width, n_in, TAPS])?,
@@ -93,12 +95,12 @@ impl<D: Device> AudioEncoder<D> {
             n_heads: config.n_heads,
             n_frames: config.n_frames,
             block: config.block,
-            stem: [convolution(loader, "conv1", config.n_mels)?, convolution(loader, "conv2", width)?],
-            positions: loader.table(&format!("{prefix}embed_positions.weight"), config.n_frames, width)?,
+            stem: [convolution(loader, conv1, config.n_mels)?, convolution(loader, conv2, width)?],
+            positions: loader.table(&format!("{prefix}{}", names.positions), config.n_frames, width)?,
             layers: (0..config.n_layers)
-                .map(|i| Layer::load(loader, config, &format!("{prefix}layers.{i}")))
+                .map(|i| Layer::load(loader, config, &format!("{prefix}{}.{i}", names.layers), &names.inner))
                 .collect::<Result<_, _>>()?,
-            norm: Norm::load(loader, &format!("{prefix}layer_norm"), width)?,
+            norm: Norm::load(loader, &format!("{prefix}{}", names.norm), width)?,
         })
     }
 
@@ -254,27 +256,32 @@ impl<D: Device> Convolution<D> {
 }
 
 impl<D: Device> Layer<D> {
-    fn load(loader: &mut Loader<'_, D>, config: &AudioEncoderConfig, prefix: &str) -> Result<Self, LlamaError> {
+    fn load(
+        loader: &mut Loader<'_, D>,
+        config: &AudioEncoderConfig,
+        prefix: &str,
+        [ln1, q, k, v, o, ln2, fc1, fc2]: &[&str; 8],
+    ) -> Result<Self, LlamaError> {
         let (width, inner) = (config.hidden_size, config.intermediate_size);
         let weight = |part: &str| format!("{prefix}.{part}.weight");
         let bias = |part: &str| format!("{prefix}.{part}.bias");
-        let parts = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
+        let parts = [*q, *k, *v];
         let sources = parts.map(|part| loader.source(&weight(part), Orientation::OutIn, [1, width, width]));
         let sources = sources.into_iter().collect::<Result<Vec<_>, _>>()?;
         // Keys have no bias.
         let [q, _, v] = parts.map(bias);
         let biases = [loader.part(&q, width)?, WeightSource::zeros(width), loader.part(&v, width)?];
         Ok(Self {
-            attention_norm: Norm::load(loader, &format!("{prefix}.self_attn_layer_norm"), width)?,
+            attention_norm: Norm::load(loader, &format!("{prefix}.{ln1}"), width)?,
             qkv: loader.matrix(&sources)?,
             qkv_bias: loader.dev.vector(&biases)?,
-            o: loader.linear(&weight("self_attn.out_proj"), width, width)?,
-            o_bias: loader.vector(&bias("self_attn.out_proj"), width)?,
-            ffn_norm: Norm::load(loader, &format!("{prefix}.final_layer_norm"), width)?,
-            fc1: loader.linear(&weight("fc1"), inner, width)?,
-            fc1_bias: loader.vector(&bias("fc1"), inner)?,
-            fc2: loader.linear(&weight("fc2"), width, inner)?,
-            fc2_bias: loader.vector(&bias("fc2"), width)?,
+            o: loader.linear(&weight(o), width, width)?,
+            o_bias: loader.vector(&bias(o), width)?,
+            ffn_norm: Norm::load(loader, &format!("{prefix}.{ln2}"), width)?,
+            fc1: loader.linear(&weight(fc1), inner, width)?,
+            fc1_bias: loader.vector(&bias(fc1), inner)?,
+            fc2: loader.linear(&weight(fc2), width, inner)?,
+            fc2_bias: loader.vector(&bias(fc2), width)?,
         })
     }
 

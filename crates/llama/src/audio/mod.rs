@@ -10,7 +10,7 @@ mod stream;
 use std::collections::BTreeMap;
 
 use formats::Tensor;
-use formats::config::{Architecture, AudioConfig, AudioPreprocessorConfig, ModelConfig, PaddingMode};
+use formats::config::{Architecture, AudioPreprocessorConfig, ModelConfig, PaddingMode};
 use tensor::Device;
 
 use crate::load::Loader;
@@ -42,16 +42,75 @@ pub struct AudioChunk<'a> {
 pub(crate) struct Prefixes {
     /// Before the encoder's names; the first that the files have.
     pub(crate) encoder: &'static [&'static str],
-    projector: &'static [&'static str],
+    pub(crate) projector: &'static [&'static str],
 }
+
+/// What the parts are called, after the prefixes.
+pub(crate) struct Names {
+    pub(crate) convolutions: [&'static str; 2],
+    pub(crate) positions: &'static str,
+    pub(crate) norm: &'static str,
+    pub(crate) layers: &'static str,
+    /// ln1, q, k, v, o, ln2, fc1, fc2.
+    pub(crate) inner: [&'static str; 8],
+    /// The projector's maps.
+    pub(crate) maps: [&'static str; 2],
+    /// Its norms: before, between and after the maps.
+    pub(crate) norms: [&'static str; 3],
+}
+
+pub(crate) const HUGGING_FACE: Names = Names {
+    convolutions: ["conv1", "conv2"],
+    positions: "embed_positions.weight",
+    norm: "layer_norm",
+    layers: "layers",
+    inner: [
+        "self_attn_layer_norm",
+        "self_attn.q_proj",
+        "self_attn.k_proj",
+        "self_attn.v_proj",
+        "self_attn.out_proj",
+        "final_layer_norm",
+        "fc1",
+        "fc2",
+    ],
+    maps: ["linear_1", "linear_2"],
+    norms: ["ln_pre", "ln_mid", "ln_post"],
+};
+
+/// Those of llama.cpp's files; the last norm is ours.
+pub(crate) const GGUF: Names = Names {
+    convolutions: ["conv1d.1", "conv1d.2"],
+    positions: "position_embd.weight",
+    norm: "post_ln",
+    layers: "blk",
+    inner: ["ln1", "attn_q", "attn_k", "attn_v", "attn_out", "ln2", "ffn_up", "ffn_down"],
+    maps: ["mlp.1", "mlp.2"],
+    norms: ["norm_pre", "norm_mid", "norm_post"],
+};
+
+/// A projector file.
+pub(crate) const PROJECTOR_FILE: Prefixes = Prefixes { encoder: &["a."], projector: &["mm.a."] };
 
 impl Prefixes {
     /// Those of the model that `config` describes.
-    fn of(config: &ModelConfig) -> &'static Self {
+    pub(crate) fn of(config: &ModelConfig) -> &'static Self {
         match config.architecture {
             Architecture::LlamaAudio => &DENSE,
             _ => &LLAMA4,
         }
+    }
+}
+
+impl Prefixes {
+    /// The prefixes of encoder and projector: of each the first under which there is its first weight; the first of all if
+    /// there is none.
+    pub(crate) fn found(&self, names: &Names, has: &dyn Fn(&str) -> bool) -> [&'static str; 2] {
+        let first = |prefixes: &[&'static str], name: &str| {
+            let found = prefixes.iter().find(|prefix| has(&format!("{prefix}{name}.weight")));
+            found.or(prefixes.first()).copied().unwrap_or_default()
+        };
+        [first(self.encoder, names.convolutions[0]), first(self.projector, names.maps[0])]
     }
 }
 
@@ -89,23 +148,17 @@ impl<D: Device> Audio<D> {
         mode: PaddingMode,
     ) -> Result<Option<Self>, LlamaError> {
         let Some(audio) = &config.audio else { return Ok(None) };
-        Self::parts(loader, audio, mode, config.text.hidden_size, Prefixes::of(config)).map(Some)
-    }
-
-    fn parts(
-        loader: &mut Loader<'_, D>,
-        config: &AudioConfig,
-        mode: PaddingMode,
-        text_width: usize,
-        prefixes: &Prefixes,
-    ) -> Result<Self, LlamaError> {
-        let encoder = loader.first_with(prefixes.encoder, "conv1.weight");
-        let projector = loader.first_with(prefixes.projector, "linear_1.weight");
-        Ok(Self {
-            encoder: AudioEncoder::load_from(loader, &config.encoder, encoder)?,
-            projector: Projector::load(loader, config, text_width, projector)?,
+        let [encoder, projector] = PROJECTOR_FILE.found(&GGUF, &|name| loader.has(name));
+        let is_gguf = loader.has(&format!("{encoder}{}.weight", GGUF.convolutions[0]));
+        let (names, [encoder, projector]) = match is_gguf {
+            true => (&GGUF, [encoder, projector]),
+            false => (&HUGGING_FACE, Prefixes::of(config).found(&HUGGING_FACE, &|name| loader.has(name))),
+        };
+        Ok(Some(Self {
+            encoder: AudioEncoder::load_from(loader, &audio.encoder, encoder, names)?,
+            projector: Projector::load(loader, audio, config.text.hidden_size, (projector, names))?,
             mode,
-        })
+        }))
     }
 
     /// The encoder.

@@ -3,6 +3,7 @@
 use formats::config::{AudioActivation, AudioConfig};
 use tensor::{Device, OpError};
 
+use super::Names;
 use crate::LlamaError;
 use crate::load::Loader;
 
@@ -28,16 +29,17 @@ impl<D: Device> Projector<D> {
         loader: &mut Loader<'_, D>,
         audio: &AudioConfig,
         text_width: usize,
-        prefix: &str,
+        (prefix, names): (&str, &Names),
     ) -> Result<Self, LlamaError> {
         let config = &audio.projector;
         let (stacked, inner) = (config.stack * audio.encoder.hidden_size, config.inner_size());
         let gain = |there: bool, name: &str, width: usize| {
             there.then(|| loader.vector(&format!("{prefix}{name}.weight"), width)).transpose()
         };
-        let ln_pre = gain(config.ln_pre, "ln_pre", stacked)?;
-        let ln_mid = gain(config.ln_mid, "ln_mid", inner)?;
-        let ln_post = gain(config.ln_post, "ln_post", text_width)?;
+        let [pre, mid, post] = names.norms;
+        let ln_pre = gain(config.ln_pre, pre, stacked)?;
+        let ln_mid = gain(config.ln_mid, mid, inner)?;
+        let ln_post = gain(config.ln_post, post, text_width)?;
         let mut map = |name: &str, n_out, n_in| {
             Ok::<_, LlamaError>(Map {
                 weight: loader.linear(&format!("{prefix}{name}.weight"), n_out, n_in)?,
@@ -52,9 +54,9 @@ impl<D: Device> Projector<D> {
             activation: config.activation,
             eps: config.norm_eps,
             ln_pre,
-            first: map("linear_1", config.hidden_size, stacked)?,
+            first: map(names.maps[0], config.hidden_size, stacked)?,
             ln_mid,
-            second: map("linear_2", text_width, inner)?,
+            second: map(names.maps[1], text_width, inner)?,
             ln_post,
         })
     }

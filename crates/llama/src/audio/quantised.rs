@@ -6,12 +6,8 @@ use formats::config::ModelConfig;
 use formats::{DType, Tensor};
 use tensor::{Bytes, Format};
 
-use super::Prefixes;
+use super::{GGUF, HUGGING_FACE, PROJECTOR_FILE, Prefixes};
 use crate::LlamaError;
-
-/// The linear maps of a layer.
-const MAPS: [&str; 6] =
-    ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "fc1", "fc2"];
 
 /// Stores the linear maps of the audio encoder of the model that `config` describes in `format`, and returns how many
 /// these were: none if nothing hears, or all are quantised already.
@@ -27,11 +23,14 @@ pub fn quantise_audio(
     format: Format,
 ) -> Result<usize, LlamaError> {
     let Some(audio) = &config.audio else { return Ok(0) };
-    let mut prefixes = Prefixes::of(config).encoder.iter();
-    let prefix = prefixes.find(|prefix| tensors.contains_key(&format!("{prefix}conv1.weight")));
-    let Some(prefix) = prefix else { return Ok(0) };
+    let kinds = [(&PROJECTOR_FILE, &GGUF), (Prefixes::of(config), &HUGGING_FACE)];
+    let mut places = kinds.iter().flat_map(|(at, names)| at.encoder.iter().map(move |prefix| (*prefix, *names)));
+    let place =
+        places.find(|(prefix, names)| tensors.contains_key(&format!("{prefix}{}.weight", names.convolutions[0])));
+    let Some((prefix, names)) = place else { return Ok(0) };
+    let [_, q, k, v, o, _, fc1, fc2] = names.inner;
     let names = (0..audio.encoder.n_layers)
-        .flat_map(|layer| MAPS.map(|map| format!("{prefix}layers.{layer}.{map}.weight")))
+        .flat_map(|layer| [q, k, v, o, fc1, fc2].map(|map| format!("{prefix}{}.{layer}.{map}.weight", names.layers)))
         .filter_map(|name| tensors.get_key_value(&name));
     let quantised = names.filter_map(|(name, stored)| Some((name.clone(), quantised(stored, format)?)));
     let quantised: Vec<(String, Tensor)> =

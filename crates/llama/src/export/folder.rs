@@ -1,12 +1,13 @@
 //! The tensors of a Hugging Face folder under GGUF's names, in GGUF's order.
 
-use formats::config::{Ffn, LayerConfig, TextConfig, VisionConfig};
+use formats::config::{AudioConfig, Ffn, LayerConfig, TextConfig, VisionConfig};
 use formats::{Checkpoint, DType, Tensor};
 use tensor::{Bytes, Format, Pairing};
 
 use super::rows::{ExportTensor, Order};
 use super::{Facts, Recipe};
 use crate::LlamaError;
+use crate::audio::{self, Prefixes};
 use crate::load::{bias_name, weight_name};
 use crate::names::{Inner, Names, Outer};
 use crate::rotary::Frequencies;
@@ -24,7 +25,7 @@ struct Collector<'a> {
 pub(super) fn decoder(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Vec<ExportTensor>, LlamaError> {
     let config = &checkpoint.config;
     let text = &config.text;
-    let names = Names::of(config.architecture, false);
+    let names = Names::of_files(config.architecture, checkpoint);
     let mut all = Collector { checkpoint, recipe, facts: Facts::of(checkpoint), tensors: Vec::new() };
     let table = vec![text.vocab_size, text.hidden_size];
     all.outer(names, Outer::Embeddings, table.clone())?;
@@ -118,8 +119,8 @@ impl Collector<'_> {
     }
 }
 
-/// The tensors of the vision tower and the projector.
-pub(super) fn projector(
+/// The tensors of the vision tower and its projector.
+pub(super) fn vision(
     checkpoint: &Checkpoint,
     config: &VisionConfig,
     recipe: &Recipe,
@@ -164,14 +165,84 @@ pub(super) fn projector(
             }
         }
     }
-    let add = |([from, to], shape): ([String; 2], Vec<usize>), is_matrix: bool| {
+    towers(checkpoint, recipe, (small, matrices))
+}
+
+/// A tensor's names in the folder and in the file, and its shape.
+type Named = ([String; 2], Vec<usize>);
+
+/// Those that stay f32, then the linear maps, in the formats of `recipe`.
+fn towers(
+    checkpoint: &Checkpoint,
+    recipe: &Recipe,
+    (small, matrices): (Vec<Named>, Vec<Named>),
+) -> Result<Vec<ExportTensor>, LlamaError> {
+    let add = |([from, to], shape): Named, is_matrix: bool| {
         let tensor = checkpoint.tensors.get(&from).ok_or(LlamaError::Missing { name: from })?;
-        let format = match (is_matrix, tensor.dtype) {
-            (true, DType::Weight(stored)) => recipe.projector_format(stored),
+        let format = match (is_matrix, tensor.dtype, shape.last()) {
+            (true, DType::Weight(stored), Some(row_len)) => recipe.projector_format(stored, *row_len),
             _ => Format::F32,
         };
         ExportTensor::new(tensor, to, shape, Order::Same, format)
     };
     let small = small.into_iter().map(|tensor| add(tensor, false));
     small.chain(matrices.into_iter().map(|tensor| add(tensor, true))).collect()
+}
+
+/// The tensors of the audio encoder and its projector.
+pub(super) fn audio(
+    checkpoint: &Checkpoint,
+    config: &AudioConfig,
+    recipe: &Recipe,
+) -> Result<Vec<ExportTensor>, LlamaError> {
+    let (hf, gguf) = (&audio::HUGGING_FACE, &audio::GGUF);
+    let has = |name: &str| checkpoint.tensors.contains_key(name);
+    let [encoder, projector] = Prefixes::of(&checkpoint.config).found(hf, &has);
+    let [to_encoder, to_projector] = audio::PROJECTOR_FILE.found(gguf, &|_| false);
+    let (text, width) = (checkpoint.config.text.hidden_size, config.encoder.hidden_size);
+    let part = |a: &str, b: &str, part: &str| [format!("{encoder}{a}{part}"), format!("{to_encoder}{b}{part}")];
+    let mut small = vec![(part(hf.positions, gguf.positions, ""), vec![config.encoder.n_frames, width])];
+    for kind in [".weight", ".bias"] {
+        small.push((part(hf.norm, gguf.norm, kind), vec![width]));
+    }
+    for (i, n_in) in [config.encoder.n_mels, width].into_iter().enumerate() {
+        let (a, b) = (hf.convolutions[i], gguf.convolutions[i]);
+        small.push((part(a, b, ".weight"), vec![width, n_in, 3]));
+        // Readers add it to columns, and want it as one.
+        small.push((part(a, b, ".bias"), vec![width, 1]));
+    }
+    let mut matrices = Vec::new();
+    let square = Some([width, width]);
+    let inner = config.encoder.intermediate_size;
+    for layer in 0..config.encoder.n_layers {
+        let shapes = [None, square, square, square, square, None, Some([inner, width]), Some([width, inner])];
+        for (i, shape) in shapes.into_iter().enumerate() {
+            let (a, b) = (
+                format!("{}.{layer}.{}", hf.layers, hf.inner[i]),
+                format!("{}.{layer}.{}", gguf.layers, gguf.inner[i]),
+            );
+            match shape {
+                Some(shape) => matrices.push((part(&a, &b, ".weight"), shape.to_vec())),
+                None => small.push((part(&a, &b, ".weight"), vec![width])),
+            }
+            // Keys have no bias.
+            if i != 2 {
+                small.push((part(&a, &b, ".bias"), vec![shape.map_or(width, |[n_out, _]| n_out)]));
+            }
+        }
+    }
+    let shape = &config.projector;
+    let part = |a: &str, b: &str, part: &str| [format!("{projector}{a}{part}"), format!("{to_projector}{b}{part}")];
+    let (stacked, inner) = (shape.stack * width, shape.inner_size());
+    let norms = [(shape.ln_pre, stacked), (shape.ln_mid, inner), (shape.ln_post, text)];
+    for (i, (_, len)) in norms.into_iter().enumerate().filter(|(_, (there, _))| *there) {
+        small.push((part(hf.norms[i], gguf.norms[i], ".weight"), vec![len]));
+    }
+    for (i, [n_out, n_in]) in [[shape.hidden_size, stacked], [text, inner]].into_iter().enumerate() {
+        matrices.push((part(hf.maps[i], gguf.maps[i], ".weight"), vec![n_out, n_in]));
+        if shape.bias {
+            small.push((part(hf.maps[i], gguf.maps[i], ".bias"), vec![n_out]));
+        }
+    }
+    towers(checkpoint, recipe, (small, matrices))
 }

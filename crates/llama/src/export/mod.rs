@@ -5,7 +5,7 @@ mod keys;
 mod recipe;
 mod rows;
 
-use formats::config::Ffn;
+use formats::config::{Ffn, ModelConfig};
 use formats::gguf::{Metadata, Value};
 use formats::{Checkpoint, Kind, TensorInfo};
 
@@ -42,34 +42,35 @@ impl Export {
         if let Kind::Gguf(metadata) = &checkpoint.kind {
             return Self::again(checkpoint, metadata, recipe);
         }
-        // Readers of such files know Whisper-type encoders with stacked frames, but no key says which frames count, what
-        // the features are held against, where blocks end, or which tokens stand around a clip: what was read back would
-        // be another model.
-        if checkpoint.config.audio.is_some() {
-            let what = "the audio encoder and its projector have no place in a GGUF file";
-            let way = "remove audio_config from config.json to write the rest of the model";
-            return Err(LlamaError::Unsupported(format!("{what}: {way}")));
-        }
         let tensors = folder::decoder(checkpoint, recipe)?;
         let mut metadata = keys::decoder(&checkpoint.config, &name_of(checkpoint))?;
         metadata.extend(tokenizer);
+        let own = keys::own(&checkpoint.config, &metadata, &tensors);
+        metadata.extend(own);
         keys::check_decoder(&checkpoint.config, &metadata, &tensors)?;
         metadata.extend(file_keys(recipe));
         Ok(Self { metadata, tensors })
     }
 
-    /// The vision tower and projector of a folder, which GGUF readers want as a file of their own; `None` for a model
-    /// without, and for a GGUF model, which has that file already.
+    /// The vision tower and the audio encoder of a folder with their projectors, which GGUF readers want as a file of their
+    /// own; `None` for a model without, and for a GGUF model, which has that file already.
     ///
     /// # Errors
     /// As [`model`](Self::model).
     pub fn projector(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Option<Self>, LlamaError> {
-        let Some(vision) = checkpoint.config.vision.as_ref().filter(|_| !checkpoint.is_gguf()) else {
+        let ModelConfig { vision, audio, .. } = &checkpoint.config;
+        if checkpoint.is_gguf() || (vision.is_none() && audio.is_none()) {
             return Ok(None);
-        };
-        let tensors = folder::projector(checkpoint, vision, recipe)?;
-        let mut metadata = keys::projector(vision, checkpoint.preprocessor.as_ref(), &name_of(checkpoint))?;
-        keys::check_projector(vision, &metadata, &tensors)?;
+        }
+        let mut tensors = Vec::new();
+        if let Some(vision) = vision {
+            tensors.extend(folder::vision(checkpoint, vision, recipe)?);
+        }
+        if let Some(audio) = audio {
+            tensors.extend(folder::audio(checkpoint, audio, recipe)?);
+        }
+        let mut metadata = keys::projector(checkpoint, &name_of(checkpoint))?;
+        keys::check_projector(checkpoint, &metadata, &tensors)?;
         metadata.extend(file_keys(recipe));
         Ok(Some(Self { metadata, tensors }))
     }

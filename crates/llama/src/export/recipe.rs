@@ -167,9 +167,13 @@ impl Recipe {
         fitting(kind, row_len)
     }
 
-    /// The format of a vision tower's or projector's matrix that is stored as `stored`: 16 bits are small enough.
-    pub(super) fn projector_format(&self, stored: Format) -> Format {
+    /// The format of a tower's or its projector's matrix whose rows are `row_len` long and that is stored as `stored`.
+    ///
+    /// Towers are small beside their decoders, and every row of theirs is read by all that comes after it: they keep eight
+    /// bits where decoders have fewer.
+    pub(super) fn projector_format(&self, stored: Format, row_len: usize) -> Format {
         match (self.base, stored) {
+            (Format::Block(_), _) if row_len.is_multiple_of(Kind::Q8_0.len()) => Format::Block(Kind::Q8_0),
             (Format::Block(_), Format::BF16) => Format::BF16,
             (Format::Block(_), _) => Format::F16,
             (plain, _) => plain,

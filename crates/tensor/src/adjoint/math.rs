@@ -281,7 +281,12 @@ impl Columns<'_> {
         let (before, behind) = if is_joint { (common.start, common.end) } else { (usize::MAX, usize::MAX) };
         for i in 0..Q {
             let seen = &queries[i].seen;
-            self.one(&queries[i], seen.start..seen.end.min(before), (&p[i * n..], &ds[i * n..]), &mut dq[i * len..][..len]);
+            self.one(
+                &queries[i],
+                seen.start..seen.end.min(before),
+                (&p[i * n..], &ds[i * n..]),
+                &mut dq[i * len..][..len],
+            );
         }
         if !is_joint {
             return;

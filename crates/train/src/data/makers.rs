@@ -55,8 +55,10 @@ impl Makers {
             "tasks" => Ok(tasks::all()),
             "conversation" => Ok(conversation::all()),
             "pictures" => {
-                let fonts = self.fonts.as_ref().map(|path| Fonts::open(path).map_err(|e| unread(path, e))).transpose()?;
-                let icons = self.icons.as_ref().map(|path| Icons::open(path).map_err(|e| unread(path, e))).transpose()?;
+                let fonts =
+                    self.fonts.as_ref().map(|path| Fonts::open(path).map_err(|e| unread(path, e))).transpose()?;
+                let icons =
+                    self.icons.as_ref().map(|path| Icons::open(path).map_err(|e| unread(path, e))).transpose()?;
                 Ok(pictures::with(Options { side, fonts: fonts.unwrap_or(usual.fonts) }, icons))
             }
             "sounds" => Ok(sounds::with(side)),

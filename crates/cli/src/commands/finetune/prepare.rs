@@ -261,8 +261,14 @@ fn stage(command: &Finetune, files: &[Count], (length, steps): (usize, u64), enc
         }
     }
     let feed = feed(command, files, length, encoder)?;
-    let name = command.method.name().into();
-    Ok(Stage { name, steps, factor: 1.0, trained: Arc::new(|_| true), feed, held_out: measured })
+    Ok(Stage {
+        name: command.method.name().into(),
+        steps,
+        factor: 1.0,
+        trained: Arc::new(|_| true),
+        feed,
+        held_out: measured,
+    })
 }
 
 /// Bytes of what layers keep for the way back, about: the results of a layer's ops on the rows that go through together.

@@ -37,13 +37,13 @@ pub fn say(prepared: &Prepared, device: &DeviceArguments) -> Result<()> {
     line(&format!("memory: about {}", size(memory_bytes(prepared))))?;
     let roof = device.open().roofs(BUDGET).f32;
     // Six operations a parameter: a product forward, one for the inputs and one for the weights backward.
-    let seconds = tokens as f64 * 6.0 * active(prepared) / (SHARE * roof * 1e9);
+    let seconds = tokens as f64 * 6.0 * active(prepared) / (SHARE * roof);
     let time = match seconds {
         s if s < 90.0 => format!("{s:.0} seconds"),
         s if s < 5400.0 => format!("{:.0} minutes", s / 60.0),
         s => format!("{:.1} hours", s / 3600.0),
     };
-    Ok(line(&format!("time: about {time} at {:.0} % of this machine's {roof:.0} GFLOP/s", 100.0 * SHARE))?)
+    Ok(line(&format!("time: about {time} at {:.0} % of this machine's {:.0} GFLOP/s", 100.0 * SHARE, roof / 1e9))?)
 }
 
 /// Parameters that a token of text is multiplied with: of the experts, those that it goes to; of the embeddings, none.
@@ -54,7 +54,8 @@ fn active(prepared: &Prepared) -> f64 {
         Ffn::Dense { .. } => None,
     });
     let of = |(name, _, values): (&str, &[usize], &[f32])| {
-        let is_tower = ["vision_model.", "audio_tower.", "audio_projector."].iter().any(|begin| name.starts_with(begin));
+        let is_tower =
+            ["vision_model.", "audio_tower.", "audio_projector."].iter().any(|begin| name.starts_with(begin));
         let share = match name {
             _ if is_tower || name.contains("embed_tokens") => 0.0,
             _ if name.contains(".experts.") => share.unwrap_or(1.0),

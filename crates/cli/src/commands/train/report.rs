@@ -55,7 +55,10 @@ fn page(lines: &[Value], title: &str) -> String {
     );
     summary(lines, &mut html);
     let plots = [
-        ("Loss, nats a token", vec![curve("training", "#4878cf", &of("loss")), curve("held out", "#d65f5f", &of("held_out"))]),
+        (
+            "Loss, nats a token",
+            vec![curve("training", "#4878cf", &of("loss")), curve("held out", "#d65f5f", &of("held_out"))],
+        ),
         ("Learning rate, share of its peak", vec![curve("", "#4878cf", &of("lr_factor"))]),
         ("Norm of the gradients", vec![curve("", "#4878cf", &of("norm"))]),
         ("Balance of the routers: 1 if every expert is equally busy", vec![curve("", "#4878cf", &balance)]),
@@ -125,15 +128,12 @@ fn plot(curves: &[Curve], html: &mut String) {
         );
     }
     for (step, anchor) in [(left, "start"), (right, "end")] {
-        let _ = write!(
-            html,
-            "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"{anchor}\">{step}</text>",
-            x(step),
-            height - 8.0
-        );
+        let _ =
+            write!(html, "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"{anchor}\">{step}</text>", x(step), height - 8.0);
     }
     for (i, Curve { name, colour, points }) in curves.iter().enumerate() {
-        let points: Vec<String> = points.iter().map(|[step, value]| format!("{:.1},{:.1}", x(*step), y(*value))).collect();
+        let points: Vec<String> =
+            points.iter().map(|[step, value]| format!("{:.1},{:.1}", x(*step), y(*value))).collect();
         let _ = write!(html, "<polyline stroke=\"{colour}\" points=\"{}\"/>", points.join(" "));
         let _ = write!(
             html,

@@ -99,8 +99,8 @@ impl Prepared {
         };
         let room = command.steps.batch * self.length;
         line(&format!("parameters: {what}; {} steps of {} tokens", thousands(self.n_steps), thousands(room as u64)))?;
-        // Trained numbers, the same packed for kernels, gradients and two moments, four bytes each; for dpo of all weights,
-        // the first ones too. Frozen weights as they are stored, and the same packed.
+        // Trained numbers, the same packed for kernels, gradients and two moments, four bytes each.
+        // Frozen weights as they are stored, and the same packed.
         let frozen = if subject.weights.lora().is_some() { 2 * subject.checkpoint.size_bytes() as u64 } else { 0 };
         let trained = 5 * 4 * n_trained;
         let kept = kept_bytes(command, subject, self.length);

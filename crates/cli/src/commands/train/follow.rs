@@ -84,7 +84,7 @@ impl Shown {
                 let loss = done.losses.mean();
                 self.losses.push(loss);
                 let balances = done.losses.routers.iter().map(|router| router.balance);
-                let balance = balances.clone().map(f64::from).sum::<f64>() / balances.count().max(1) as f64;
+                let balance = balances.clone().sum::<f64>() / balances.count().max(1) as f64;
                 self.bar.set_position(*step);
                 self.bar.set_message(format!(
                     "loss {loss:.3} {} lr {factor:.2} balance {balance:.2} {tokens_per_s:.0} tok/s",

@@ -23,9 +23,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-/// Llama 4 as an open system: text and images, on ordinary machines.
+/// Llama 4 as an open system: text, images and audio, on ordinary machines.
 #[derive(Parser)]
-#[command(name = "puna", version, about, arg_required_else_help = true)]
+#[command(name = "puna", version, about, arg_required_else_help = true, disable_help_subcommand = true)]
 struct Arguments {
     #[command(subcommand)]
     command: commands::Command,

@@ -15,8 +15,8 @@ fn train(folder: &Path, arguments: &[&str]) -> Output {
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     it::speaking::write(&folder.path().join("toy")).expect("the toy is written");
-    let text = "the sun is warm and the sea is cold. ".repeat(40);
-    std::fs::write(folder.path().join("text.txt"), text).expect("a text is written");
+    let row = |i: usize| format!("{{\"text\": \"{i}: the sun is warm and the sea is cold.\"}}\n");
+    std::fs::write(folder.path().join("text.jsonl"), (0..40).map(row).collect::<String>()).expect("texts are written");
     recipe(folder.path(), "from = \"toy\"", "");
     folder
 }
@@ -24,7 +24,7 @@ fn folder() -> tempfile::TempDir {
 fn recipe(folder: &Path, model: &str, more: &str) {
     let recipe = format!(
         "[model]\n{model}\n[data]\nlength = 24\nheld_out = 0.4\n\
-         [[data.source]]\nfile = \"text.txt\"\n[optimizer]\nlr = 3e-3\nwarm_up = 2\n\
+         [[data.source]]\nfile = \"text.jsonl\"\n[optimizer]\nlr = 3e-3\nwarm_up = 2\n\
          [run]\nsteps = 4\ntokens = 48\nsave_every = 2\nevaluate_every = 4\n{more}"
     );
     std::fs::write(folder.join("recipe.toml"), recipe).expect("a recipe is written");
@@ -67,7 +67,7 @@ fn a_dry_run_says_what_would_be_and_writes_nothing() {
 #[test]
 fn a_tokenizer_of_ones_own_and_a_size_are_enough() {
     let folder = folder();
-    let arguments = ["data", "tokenizer", "text.txt", "--tokens", "300", "-o", "own"];
+    let arguments = ["data", "tokenizer", "text.jsonl", "--tokens", "300", "-o", "own"];
     let made = Command::new(env!("CARGO_BIN_EXE_puna")).args(arguments).current_dir(folder.path()).output();
     let made = made.expect("puna starts");
     assert!(made.status.success(), "{}", said(&made));

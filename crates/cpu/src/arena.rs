@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Buffers that wait for their next use, at most.
-const MOST: usize = 1024;
+const MOST: usize = 64;
 
 /// A buffer that can wait in an [`Arena`].
 pub(crate) trait Buffer: Default {

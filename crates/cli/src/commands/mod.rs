@@ -53,12 +53,14 @@ pub enum Command {
     /// Check and show training data, and train a tokenizer on it
     Data(data::Data),
     /// Write every intermediate tensor of a forward pass to a file
+    #[command(hide = true)]
     Trace(trace::Trace),
     /// Show the token ids of a text
     Tokenize(tokenize::Tokenize),
     /// Show settings, and where they come from
     Config(config::Config),
     /// Print completions for a shell
+    #[command(hide = true)]
     Completions(completions::Completions),
 }
 

@@ -65,8 +65,14 @@ impl Prepared {
         let skeleton = tempfile::tempdir().context("making a temporary folder")?;
         let source = &recipe.model;
         let copy = |from: &Path| copy_files(from, skeleton.path());
-        if let Some(from) = &source.from {
-            copy(&folder.join(from))?;
+        let from = source.from.as_ref().map(|from| folder.join(from));
+        let from = from.map(|path| anyhow::Ok((model::open_checkpoint(&path, None)?, path))).transpose()?;
+        if let Some((checkpoint, path)) = &from {
+            if checkpoint.is_gguf() {
+                let message = format!("{} is a GGUF file", path.display());
+                return Err(usage(message, "name it under [model] weights, and its shape with size or config"));
+            }
+            copy(path)?;
         } else if let Some(config) = &source.config {
             let config = folder.join(config);
             copy(config.parent().unwrap_or(Path::new(".")))?;
@@ -81,8 +87,8 @@ impl Prepared {
             }
         }
         let template = Checkpoint::open(&skeleton.path().join("config.json"))?;
-        let mut weights = match &source.from {
-            Some(from) => Weights::of(model::open_checkpoint(&folder.join(from), None)?)?,
+        let mut weights = match from {
+            Some((checkpoint, _)) => Weights::of(checkpoint)?,
             None => Weights::fresh(template.clone(), recipe.seed)?,
         };
         if let Some(file) = &source.weights {
@@ -230,7 +236,9 @@ fn new_model(recipe: &Recipe, file: &Path, tokenizer: &Tokenizer, folder: &Path)
         write(folder, name, &json(&value))?;
     }
     if recipe.model.thinking {
-        write(folder, "reasoning_config.json", ReasoningConfig::default().to_json().as_bytes())?;
+        // It thinks where it is told to: what a small model sees and hears it says at once.
+        let config = ReasoningConfig { is_on: false, ..ReasoningConfig::default() };
+        write(folder, "reasoning_config.json", config.to_json().as_bytes())?;
     }
     Ok(())
 }

@@ -25,8 +25,9 @@ pub fn restored(template: &Checkpoint, exported: &Checkpoint) -> Result<BTreeMap
         let why = format!("has more than {EXACT} values, too many to be found again");
         return Err(LlamaError::Weight { name: tensor.name.clone(), why });
     }
-    let owners = export(&numbered(template, |tensor, _| tensor))?;
-    let places = export(&numbered(template, |_, place| place))?;
+    // Below 0, as nothing is that is no weight, such as factors of frequencies.
+    let owners = export(&numbered(template, |tensor, _| -1.0 - tensor as f32))?;
+    let places = export(&numbered(template, |_, place| place as f32))?;
     let projector = exported.projector.iter().flat_map(|file| &file.tensors);
     let stored: BTreeMap<&str, &Tensor> =
         exported.tensors.values().chain(projector).map(|tensor| (tensor.name.as_str(), tensor)).collect();
@@ -46,7 +47,10 @@ pub fn restored(template: &Checkpoint, exported: &Checkpoint) -> Result<BTreeMap
         let mut values = vec![0.0; tensor.n_values()];
         format.decode(&tensor.bytes, &mut values);
         for ((value, owner), place) in values.into_iter().zip(numbers(owners)).zip(numbers(places)) {
-            if let Some(at) = restored.get_mut(owner).and_then(|values| values.get_mut(place)) {
+            if owner < 0.0
+                && let Some(at) =
+                    restored.get_mut((-1.0 - owner) as usize).and_then(|values| values.get_mut(place as usize))
+            {
                 *at = value;
             }
         }
@@ -59,9 +63,9 @@ pub fn restored(template: &Checkpoint, exported: &Checkpoint) -> Result<BTreeMap
 }
 
 /// `template` with `number` of a tensor's and a value's place instead of each value.
-fn numbered(template: &Checkpoint, number: impl Fn(usize, usize) -> usize) -> Checkpoint {
+fn numbered(template: &Checkpoint, number: impl Fn(usize, usize) -> f32) -> Checkpoint {
     let tensors = template.tensors.iter().enumerate().map(|(i, (name, tensor))| {
-        let bytes: Vec<u8> = (0..tensor.n_values()).flat_map(|place| (number(i, place) as f32).to_le_bytes()).collect();
+        let bytes: Vec<u8> = (0..tensor.n_values()).flat_map(|place| number(i, place).to_le_bytes()).collect();
         let (dtype, bytes) = (DType::Weight(Format::F32), bytes.into());
         (name.clone(), Tensor { dtype, bytes, ..tensor.clone() })
     });
@@ -75,9 +79,8 @@ fn export(checkpoint: &Checkpoint) -> Result<Vec<ExportTensor>, LlamaError> {
     Ok(tensors)
 }
 
-/// The numbers that an exported tensor has for values.
-fn numbers(tensor: &ExportTensor) -> Vec<usize> {
+/// The values of an exported tensor.
+fn numbers(tensor: &ExportTensor) -> Vec<f32> {
     let bytes = tensor.encode(0..tensor.n_rows());
-    let exact = |bytes: &[u8; 4]| f32::from_le_bytes(*bytes) as usize;
-    bytes.as_chunks::<4>().0.iter().map(exact).collect()
+    bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
 }

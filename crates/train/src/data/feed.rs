@@ -1,6 +1,6 @@
 //! Steps of packed sequences, from a mixture.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use generators::Split;
 use serde::{Deserialize, Serialize};
@@ -225,14 +225,19 @@ pub fn held_out(
         return Ok(Step::default());
     }
     let settings = MixtureSettings { seed, split: Split::HeldOut, held_out: share, ..MixtureSettings::default() };
+    let ends = matches!(source, Source::File(_));
     let mut mixture = Mixture::new(vec![Ingredient { source, weight: 1.0 }], settings)?;
-    let mut units = Vec::new();
+    let (mut units, mut seen) = (Vec::new(), BTreeSet::new());
     // Rows may come to nothing, or to many sequences.
     for _ in 0..n {
         let (place, row) = match mixture.next_row() {
             Err(DataError::Nothing { .. }) => break,
             row => row?,
         };
+        // A file that is read again has no more to say.
+        if ends && !seen.insert(place.clone()) {
+            break;
+        }
         let encoded = encoder.encode(&row, cut).map_err(|why| DataError::row(&place, why))?;
         units.extend(encoded.units);
         if units.len() >= n {

@@ -260,3 +260,21 @@ fn steps_are_full_and_whole_and_their_waste_is_counted() -> Result<()> {
     );
     Ok(())
 }
+
+/// Mutation: a file that is read a second time for what is held out.
+#[test]
+fn each_held_out_row_is_measured_once() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let lines: String = (0..60).map(|i| format!("{{\"text\": \"row {i} of all\"}}\n")).collect();
+    let path = file(folder.path(), "rows.jsonl", lines.as_bytes())?;
+    let encoder = encoder(Senses::default(), Thinks::No)?;
+    let step = train::data::held_out(Source::File(path.clone()), (1, 0.3), &encoder, 100, 1000)?;
+    let n = step.sequences.len();
+    let mut distinct: Vec<_> = step.sequences.iter().map(|sequence| &sequence.targets).collect();
+    distinct.sort();
+    distinct.dedup();
+    assert!((5..35).contains(&n) && distinct.len() == n, "{n} measured, {} different", distinct.len());
+    let few = train::data::held_out(Source::File(path), (1, 0.3), &encoder, 100, 3)?;
+    assert_eq!(few.sequences.len(), 3);
+    Ok(())
+}

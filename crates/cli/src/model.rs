@@ -105,6 +105,19 @@ impl CacheArguments {
     }
 }
 
+/// Opens the checkpoint at `path` for its weights.
+///
+/// # Errors
+/// Exit code 2 for a config alone.
+pub fn open_weights(path: &Path) -> Result<Checkpoint> {
+    let checkpoint = open_checkpoint(path, None)?;
+    if checkpoint.tensors.is_empty() {
+        let message = format!("{} holds no weights, a config alone", path.display());
+        return Err(usage(message, "name a GGUF file, or the folder that has the .safetensors files"));
+    }
+    Ok(checkpoint)
+}
+
 /// Opens the checkpoint at `path`, with the towers from `mmproj` if given. The path [`built_in::NAME`] is the model that
 /// this program carries along, whatever else is called so: `./nano` is a folder.
 pub fn open_checkpoint(path: &Path, mmproj: Option<&Path>) -> Result<Checkpoint> {

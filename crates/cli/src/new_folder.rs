@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use formats::{NewTensor, Tensor};
 use serde_json::Value;
 
 use crate::failure::usage;
@@ -28,6 +29,16 @@ impl NewFolder {
         let partial = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));
         fs::create_dir(&partial).with_context(|| format!("creating {}", partial.display()))?;
         Ok(Self { path: path.into(), partial, is_done: false })
+    }
+
+    /// Writes `tensors` as its `model.safetensors`, as they are stored.
+    ///
+    /// # Errors
+    /// If it can not be written.
+    pub fn write_tensors<'a>(&self, tensors: impl Iterator<Item = &'a Tensor>) -> Result<()> {
+        let tensors: Vec<NewTensor<'_>> =
+            tensors.map(|t| NewTensor { name: &t.name, dtype: t.dtype, shape: &t.shape, bytes: &t.bytes }).collect();
+        Ok(formats::safetensors::write(&self.partial.join("model.safetensors"), &tensors)?)
     }
 
     /// Where its files are while they are written.

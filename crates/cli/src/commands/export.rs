@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use formats::{Checkpoint, DType, NewTensor, Tensor};
+use formats::{Checkpoint, DType, Tensor};
 use llama::export::{RECIPES, Recipe};
 use llama::merged;
 
@@ -72,11 +72,7 @@ fn parse_target(name: &str) -> Result<Target, String> {
 
 impl Export {
     pub fn run(self) -> Result<ExitCode> {
-        let mut checkpoint = model::open_checkpoint(&self.model, None)?;
-        if checkpoint.tensors.is_empty() {
-            let message = format!("{} holds no weights, a config alone", self.model.display());
-            return Err(usage(message, "name a GGUF file, or the folder that has the .safetensors files"));
-        }
+        let mut checkpoint = model::open_weights(&self.model)?;
         if matches!(self.to, Target::Safetensors) && checkpoint.is_gguf() {
             let message =
                 format!("{} is a GGUF file, of which no Hugging Face folder is written", self.model.display());
@@ -108,12 +104,7 @@ impl Export {
             return Err(usage(format!("{} is there already", self.out.display()), "--force overwrites it"));
         }
         let new = NewFolder::create(&self.out)?;
-        let tensors: Vec<NewTensor<'_>> = checkpoint
-            .tensors
-            .values()
-            .map(|t| NewTensor { name: &t.name, dtype: t.dtype, shape: &t.shape, bytes: &t.bytes })
-            .collect();
-        formats::safetensors::write(&new.partial().join("model.safetensors"), &tensors)?;
+        new.write_tensors(checkpoint.tensors.values())?;
         let folder =
             if self.model.is_dir() { self.model.as_path() } else { self.model.parent().unwrap_or(Path::new(".")) };
         copy_files(folder, new.partial())?;
@@ -121,7 +112,7 @@ impl Export {
         line(&format!(
             "{}: {} tensors, {} bytes",
             self.out.display(),
-            tensors.len(),
+            checkpoint.tensors.len(),
             thousands(checkpoint.size_bytes() as u64)
         ))?;
         Ok(ExitCode::SUCCESS)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use formats::config::AudioEncoderConfig;
-use formats::{Checkpoint, EncoderSource, NewTensor};
+use formats::{Checkpoint, EncoderSource};
 use llama::Graft;
 use serde_json::{Value, json};
 
@@ -59,11 +59,7 @@ impl GraftAudio {
         let tensors = graft.tensors(&checkpoint, &source).with_context(|| format!("{}", self.model.display()))?;
         let config = self.config(&source.config, tokens)?;
         let new = NewFolder::create(&self.output)?;
-        let weights: Vec<NewTensor<'_>> = tensors
-            .values()
-            .map(|t| NewTensor { name: &t.name, dtype: t.dtype, shape: &t.shape, bytes: &t.bytes })
-            .collect();
-        formats::safetensors::write(&new.partial().join("model.safetensors"), &weights)?;
+        new.write_tensors(tensors.values())?;
         new.write("config.json", &config)?;
         new.write("audio_preprocessor_config.json", &preprocessor(&source.config))?;
         self.copy_others(&new)?;

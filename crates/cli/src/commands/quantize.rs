@@ -115,12 +115,7 @@ impl Quantize {
     }
 
     pub fn run(self) -> Result<ExitCode> {
-        let checkpoint = model::open_checkpoint(&self.input, None)?;
-        if checkpoint.tensors.is_empty() {
-            let message = format!("{} holds no weights, a config alone", self.input.display());
-            return Err(usage(message, "name a GGUF file, or the folder that has the .safetensors files"));
-        }
-        self.export_as(&checkpoint)
+        self.export_as(&model::open_weights(&self.input)?)
     }
 
     /// Refuses an OUT that does not end in `extension`.

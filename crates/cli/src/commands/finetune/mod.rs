@@ -8,11 +8,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use train::checkpoint::{Checkpoints, Disk};
 use train::{End, Weights, lora};
 
 use super::train::follow::{self, First};
-use super::train::{go_on, open_run, report, write_model};
+use super::train::{ResumeArguments, go_on, report, write_model};
 use crate::failure::usage;
 use crate::model::DeviceArguments;
 use crate::new_folder::NewFolder;
@@ -51,12 +50,8 @@ pub struct Finetune {
     /// Decides the adapter's first numbers, the order of rows, and which are held out
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Go on from the newest checkpoint in the folder
-    #[arg(long)]
-    resume: bool,
-    /// With --resume: if the newest checkpoint is damaged, take an older one
-    #[arg(long, requires = "resume")]
-    allow_older: bool,
+    #[command(flatten)]
+    resume: ResumeArguments,
     /// Say what would be trained, in how much memory, and stop
     #[arg(long)]
     dry_run: bool,
@@ -179,8 +174,8 @@ impl Finetune {
         if self.dry_run {
             return Ok(ExitCode::SUCCESS);
         }
-        let (checkpoints, loaded) = open_run(&self.out, self.resume, self.allow_older)?;
-        let mut run = self.begin(&subject, prepared, checkpoints)?;
+        let (checkpoints, loaded) = self.resume.open(&self.out)?;
+        let mut run = prepared.run(&self, &subject, checkpoints);
         go_on(&mut run, loaded)?;
         let end = follow::follow(&mut run, &self.out, First::Measure)?;
         let title = format!("{}, {}", self.method.name(), self.model.display());
@@ -240,15 +235,5 @@ impl Finetune {
             path
         };
         Ok(format!("{}: the model; try `puna run -m {0} \"…\"`", path.display()))
-    }
-
-    fn begin(
-        &self,
-        subject: &Subject,
-        prepared: Prepared,
-        checkpoints: Checkpoints<Disk>,
-    ) -> Result<train::Run<cpu::Cpu, Disk>> {
-        let trainer = prepared.trainer(self, subject);
-        prepared.run(self, trainer, checkpoints)
     }
 }

@@ -12,13 +12,14 @@ use serde_json::{Value, json};
 use train::checkpoint::{Checkpoints, Disk};
 use train::data::{
     Columns, DataError, Encoder, Feed, FeedSettings, Ingredient, Mixture, MixtureSettings, Rows, Source, Step, Unit,
-    held_out, is_held_out,
+    is_held_out,
 };
 use train::optim::{AdamW, Compute, Optimizer, Settings, Threads};
 use train::schedule::{Schedule, Shape};
 use train::{Memory, Objective, Plan, Preference, Run, Sequence, Stage, Trainer};
 
 use super::{Finetune, Method, ScheduleName, Subject};
+use crate::commands::train::prepare::{WINDOW, measured};
 use crate::failure::usage;
 use crate::memory::size;
 use crate::model;
@@ -26,9 +27,6 @@ use crate::output::{line, thousands};
 
 /// Tokens of a sequence where nobody says.
 const LENGTH: usize = 1024;
-
-/// Steps that are packed together.
-const WINDOW: usize = 8;
 
 /// Rows of each file that are measured at most.
 const MEASURED: usize = 64;
@@ -115,7 +113,7 @@ impl Prepared {
     }
 
     /// Who learns.
-    pub fn trainer(&self, command: &Finetune, subject: &Subject) -> Trainer<Cpu> {
+    fn trainer(command: &Finetune, subject: &Subject) -> Trainer<Cpu> {
         let steps = &command.steps;
         let lr = steps.lr.unwrap_or(match command.method {
             Method::Lora | Method::Qlora => 2e-4,
@@ -140,12 +138,7 @@ impl Prepared {
     }
 
     /// The run, from its beginning.
-    pub fn run(
-        self,
-        command: &Finetune,
-        trainer: Trainer<Cpu>,
-        checkpoints: Checkpoints<Disk>,
-    ) -> Result<Run<Cpu, Disk>> {
+    pub fn run(self, command: &Finetune, subject: &Subject, checkpoints: Checkpoints<Disk>) -> Run<Cpu, Disk> {
         let steps = &command.steps;
         let warm_up = steps.warm_up.unwrap_or(self.n_steps.div_ceil(100) * 3).min(self.n_steps);
         let then = match steps.schedule {
@@ -153,7 +146,8 @@ impl Prepared {
             ScheduleName::Cosine => Shape::Cosine { steps: self.n_steps, floor: 0.0 },
         };
         let plan = Plan { save_every: steps.save_every, evaluate_every: steps.evaluate_every };
-        Ok(Run::new(trainer, vec![self.stage], (Schedule { warm_up, then }, plan), checkpoints))
+        let trainer = Self::trainer(command, subject);
+        Run::new(trainer, vec![self.stage], (Schedule { warm_up, then }, plan), checkpoints)
     }
 
     /// Writes what is held out and what each step will learn from to `file`.
@@ -251,15 +245,8 @@ fn feed(command: &Finetune, files: &[Count], length: usize, encoder: Encoder) ->
 
 /// All steps, and what is measured.
 fn stage(command: &Finetune, files: &[Count], (length, steps): (usize, u64), encoder: Encoder) -> Result<Stage> {
-    let mut measured = Vec::new();
-    for file in files {
-        let source = Source::File(file.path.clone());
-        let name = source.name();
-        let step: Step = held_out(source, (command.seed, command.held_out), &encoder, command.cut(length), MEASURED)?;
-        if !step.is_empty() {
-            measured.push((name, step));
-        }
-    }
+    let sources = files.iter().map(|file| Source::File(file.path.clone()));
+    let measured = measured(sources, (command.seed, command.held_out), &encoder, (command.cut(length), MEASURED))?;
     let feed = feed(command, files, length, encoder)?;
     Ok(Stage {
         name: command.method.name().into(),

@@ -24,11 +24,7 @@ pub struct Subject {
 impl Subject {
     /// Opens the model, and the adapter or a fresh one.
     pub fn open(command: &Finetune) -> Result<Self> {
-        let checkpoint = model::open_checkpoint(&command.model, None)?;
-        if checkpoint.tensors.is_empty() {
-            let message = format!("{} holds no weights, a config alone", command.model.display());
-            return Err(usage(message, "name a GGUF file, or the folder that has the .safetensors files"));
-        }
+        let checkpoint = model::open_weights(&command.model)?;
         if command.method == Method::Full {
             let skeleton = match checkpoint.is_gguf() {
                 true => None,

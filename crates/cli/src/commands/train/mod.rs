@@ -11,8 +11,6 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use cpu::Cpu;
-use formats::{DType, NewTensor};
-use tensor::Format;
 use train::checkpoint::{Checkpoints, Disk, Fallback, Loaded};
 use train::{End, Run, Weights};
 
@@ -37,12 +35,8 @@ pub struct Train {
     /// Where everything is written; by default `runs/` and the recipe's name
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Go on from the newest checkpoint in the folder
-    #[arg(long)]
-    resume: bool,
-    /// With --resume: if the newest checkpoint is damaged, take an older one
-    #[arg(long, requires = "resume")]
-    allow_older: bool,
+    #[command(flatten)]
+    resume: ResumeArguments,
     /// Say what would be trained, in how much memory and time, and stop
     #[arg(long)]
     dry_run: bool,
@@ -61,7 +55,7 @@ impl Train {
         if self.dry_run {
             return Ok(ExitCode::SUCCESS);
         }
-        let (checkpoints, loaded) = open_run(&out, self.resume, self.allow_older)?;
+        let (checkpoints, loaded) = self.resume.open(&out)?;
         let (skeleton, mut run) = prepared.start(&self.device, checkpoints)?;
         go_on(&mut run, loaded)?;
         let end = follow::follow(&mut run, &out, First::Step)?;
@@ -77,20 +71,33 @@ impl Train {
     }
 }
 
-/// Opens the folder of a run, and the checkpoint that it goes on from.
-///
-/// # Errors
-/// Exit code 2 if there is one and nobody has said `resume`.
-pub fn open_run(out: &Path, resume: bool, allow_older: bool) -> Result<(Checkpoints<Disk>, Option<Loaded>)> {
-    fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
-    let checkpoints = Checkpoints::open(Disk, &out.join("checkpoints"))?;
-    let fallback = if allow_older { Fallback::Older } else { Fallback::Refuse };
-    let loaded = checkpoints.load(fallback)?;
-    if loaded.is_some() && !resume {
-        let message = format!("{} holds a run already", out.display());
-        return Err(usage(message, "go on with --resume, or name another folder with --out"));
+/// Whether a run goes on, and from which checkpoint.
+#[derive(clap::Args, Debug, Clone, Copy)]
+pub struct ResumeArguments {
+    /// Go on from the newest checkpoint in the folder
+    #[arg(long)]
+    resume: bool,
+    /// With --resume: if the newest checkpoint is damaged, take an older one
+    #[arg(long, requires = "resume")]
+    allow_older: bool,
+}
+
+impl ResumeArguments {
+    /// Opens the folder of a run, and the checkpoint that it goes on from.
+    ///
+    /// # Errors
+    /// Exit code 2 if there is one and nobody has said `--resume`.
+    pub fn open(self, out: &Path) -> Result<(Checkpoints<Disk>, Option<Loaded>)> {
+        fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
+        let checkpoints = Checkpoints::open(Disk, &out.join("checkpoints"))?;
+        let fallback = if self.allow_older { Fallback::Older } else { Fallback::Refuse };
+        let loaded = checkpoints.load(fallback)?;
+        if loaded.is_some() && !self.resume {
+            let message = format!("{} holds a run already", out.display());
+            return Err(usage(message, "go on with --resume, or name another folder with --out"));
+        }
+        Ok((checkpoints, loaded))
     }
-    Ok((checkpoints, loaded))
 }
 
 /// Lets `run` go on from `loaded`, if there is something.
@@ -110,12 +117,7 @@ pub fn go_on(run: &mut Run<Cpu, Disk>, loaded: Option<Loaded>) -> Result<()> {
 pub fn write_model(folder: &Path, skeleton: &Path, weights: &Weights) -> Result<()> {
     let new = NewFolder::create(folder)?;
     let checkpoint = weights.checkpoint();
-    let tensors: Vec<NewTensor<'_>> = checkpoint
-        .tensors
-        .values()
-        .map(|t| NewTensor { name: &t.name, dtype: DType::Weight(Format::F32), shape: &t.shape, bytes: &t.bytes })
-        .collect();
-    formats::safetensors::write(&new.partial().join("model.safetensors"), &tensors)?;
+    new.write_tensors(checkpoint.tensors.values())?;
     for entry in fs::read_dir(skeleton)? {
         let entry = entry?;
         new.write_bytes(&entry.file_name().to_string_lossy(), &fs::read(entry.path())?)?;

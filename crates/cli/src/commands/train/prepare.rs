@@ -11,7 +11,7 @@ use formats::{Checkpoint, ReasoningConfig};
 use tempfile::TempDir;
 use tokenizer::Tokenizer;
 use train::checkpoint::{Checkpoints, Disk};
-use train::data::{Feed, FeedSettings, Ingredient, Makers, Mixture, MixtureSettings, Source, held_out};
+use train::data::{Encoder, Feed, FeedSettings, Ingredient, Makers, Mixture, MixtureSettings, Source, Step, held_out};
 use train::optim::{Compute, Optimizer, Threads, plain_product};
 use train::recipe::{Recipe, SourceRecipe, StageRecipe};
 use train::shape::NamedTokens;
@@ -39,7 +39,7 @@ const FILES: [&str; 11] = [
 const CHUNK: usize = 256;
 
 /// Steps that are packed together.
-const WINDOW: usize = 8;
+pub const WINDOW: usize = 8;
 
 /// Sequences of each source that are measured.
 const MEASURED: usize = 16;
@@ -176,16 +176,9 @@ impl Data<'_> {
         let mixture = Mixture::new(ingredients, settings)?;
         let settings = FeedSettings { rows: self.recipe.run.tokens, cut: data.length, window: WINDOW };
         let encoder = model::encoder(self.template)?;
-        let mut measured = Vec::new();
-        for source in
-            stage.sources.iter().map(|source| self.open(source)).collect::<Result<Vec<_>>>()?.into_iter().flatten()
-        {
-            let name = source.name();
-            let step = held_out(source, (seed, data.held_out), &encoder, data.length, MEASURED)?;
-            if !step.is_empty() {
-                measured.push((name, step));
-            }
-        }
+        let again = stage.sources.iter().map(|source| self.open(source)).collect::<Result<Vec<_>>>()?;
+        let sources = again.into_iter().flatten();
+        let measured = measured(sources, (seed, data.held_out), &encoder, (data.length, MEASURED))?;
         let begins = stage.train.clone();
         Ok(Stage {
             name: stage.name.clone(),
@@ -210,6 +203,23 @@ impl Data<'_> {
         let name = source.generator.as_deref().unwrap_or_default();
         Ok(self.makers.named(name)?.into_iter().map(Source::Generator).collect())
     }
+}
+
+/// What is held out of each of `sources` that holds out something, with its name: `n` sequences of at most `cut` positions.
+///
+/// # Errors
+/// As [`held_out`].
+pub fn measured(
+    sources: impl Iterator<Item = Source>,
+    (seed, share): (u64, f64),
+    encoder: &Encoder,
+    (cut, n): (usize, usize),
+) -> Result<Vec<(String, Step)>> {
+    let measured = sources.map(|source| {
+        let name = source.name();
+        Ok((name, held_out(source, (seed, share), encoder, cut, n)?))
+    });
+    Ok(measured.collect::<Result<Vec<_>>>()?.into_iter().filter(|(_, step)| !step.is_empty()).collect())
 }
 
 /// Writes the files of a model of the size that `recipe` asks for.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Loads `puna serve` as many clients do, then four times as much; exit status 1 if something is not as it must be.
 
-usage: python scripts/check_load.py MODEL [--puna target/release/puna] [--seconds 60]
+usage: python scripts/check_load.py MODEL [--puna target/release/puna] [--seconds 60] [--untimed]
 
 MODEL is best a toy (`cargo run -p it --bin toy FOLDER` writes one): the server is what is tested.  Needs nothing but Python.
 
@@ -10,6 +10,7 @@ load: 64 clients, prompts of 8 to 512 bytes, answers of 1 to 128 tokens, half of
 overload: 256 clients from four addresses with the same requests, to a server with a quarter of the room.  Nothing but whole
 answers and 429 with `retry-after`, which clients obey; how fast refusals come is printed; answers' tokens a second are at
 least 90 % of what 16 clients get from that server.
+--untimed: both speeds are printed but not judged, for a machine of unknown speed or a program without optimisation.
 """
 import argparse
 import http.client
@@ -155,6 +156,7 @@ def main():
     parser.add_argument("model")
     parser.add_argument("--puna", default=str(ROOT / "target/release/puna"))
     parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--untimed", action="store_true")
     args = parser.parse_args()
     wrong = []
 
@@ -169,7 +171,7 @@ def main():
         refused = sum(len(client.refused_s) for client in clients)
         expect(refused == 0, f"{refused} requests were refused under load")
         first = quantile([value for client in clients for value in client.first_s], .99)
-        expect(first < 2, f"99 of 100 first tokens came within {first:.2f} s; the limit is 2 s")
+        expect(args.untimed or first < 2, f"99 of 100 first tokens came within {first:.2f} s; the limit is 2 s")
         counters = settled(server)
         for kind, told in (("completion", "completion"), ("prompt", "prompt")):
             counted, of_usage = counters['puna_tokens_total{kind="%s"}' % kind], sum(getattr(c, told) for c in clients)
@@ -189,7 +191,7 @@ def main():
         goodput = sum(client.completion for client in clients) / seconds / capacity
         refused_s = [value for client in clients for value in client.refused_s]
         print(f"  {goodput:.0%} of the tokens a second that 16 clients get")
-        expect(goodput >= .9, f"goodput under overload is {goodput:.0%}; at least 90 % was wanted")
+        expect(args.untimed or goodput >= .9, f"goodput under overload is {goodput:.0%}; at least 90 % was wanted")
         expect(refused_s, "nothing was refused: that was no overload")
         held = settled(server)['puna_engine{kind="pages_of_sequences"}']
         expect(held == 0, f"{held:.0f} pages are still held")

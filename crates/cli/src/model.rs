@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use cpu::{Cpu, CpuOptions, Isa};
+use cpu::{Cpu, CpuOptions, Isa, Precision};
 use engine::media::audio::ClipConfig;
 use engine::media::{TileConfig, TileSettings};
 use engine::thinking::{Markers, Reasoning};
@@ -54,7 +54,12 @@ impl DeviceArguments {
 
     /// The CPU device.
     pub fn open(&self) -> Cpu {
-        Cpu::new(CpuOptions { threads: self.threads, isa: self.isa })
+        self.open_with(Precision::F32)
+    }
+
+    /// The CPU device that computes products from numbers of that precision.
+    pub fn open_with(&self, precision: Precision) -> Cpu {
+        Cpu::new(CpuOptions { threads: self.threads, isa: self.isa, precision })
     }
 }
 

@@ -167,7 +167,7 @@ fn main() {
     let real = argument("--size").as_deref() == Some("real");
     let threads = argument("--threads").and_then(|n| n.parse::<NonZeroUsize>().ok());
     let isa = argument("--isa").and_then(|name| Isa::parse(&name));
-    let cpu = Cpu::new(CpuOptions { threads, isa });
+    let cpu = Cpu::new(CpuOptions { threads, isa, ..Default::default() });
     let only = argument("--format");
     let rows = argument("--rows").and_then(|n| n.parse::<usize>().ok());
     if only.is_none() {

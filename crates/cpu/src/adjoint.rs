@@ -5,12 +5,12 @@
 
 use tensor::adjoint::math::{self, Heads, Piece};
 use tensor::{
-    Adjoint, Attended, Bytes, Format, OpError, Orientation, PartGradient, Seen, Targets, WeightSource,
-    adjoint::math as rows,
+    Adjoint, Attended, OpError, Orientation, PartGradient, Seen, Targets, WeightSource, adjoint::math as rows,
 };
 
 use crate::device::{GRAIN, check};
 use crate::linear::Segment;
+use crate::numbers::Numbers;
 use crate::pool::Disjoint;
 use crate::product::{Product, Strided, Write};
 use crate::values::Values;
@@ -79,42 +79,6 @@ pub(crate) fn divergence(row: &mut [f32], teacher: &mut [f32], temperature: f32,
 fn same_shape(op: &'static str, a: &Tensor, b: &Tensor) -> Result<(), OpError> {
     check(op, "the second width", b.width(), a.width())?;
     check(op, "the second number of rows", b.n_rows(), a.n_rows())
-}
-
-/// Matrix `matrix` of a part as numbers, read in place where it is stored so.
-struct Numbers {
-    stored: Option<Bytes>,
-    decoded: Vec<f32>,
-    orientation: Orientation,
-    shape: [usize; 2],
-}
-
-impl Numbers {
-    fn of(part: &WeightSource, matrix: usize) -> Result<Self, OpError> {
-        let [n_matrices, n_out, n_in] = part.shape();
-        let outside = || OpError::Index { op: "adjoint", index: matrix, len: n_matrices };
-        let range = part.matrix_range(matrix).ok_or_else(outside)?;
-        let stored = part.stored("linear_adjoint")?.slice(range).ok_or_else(outside)?;
-        let (orientation, shape) = (part.orientation(), [n_out, n_in]);
-        if part.format() == Format::F32 && bytemuck::try_cast_slice::<u8, f32>(&stored).is_ok() {
-            return Ok(Self { stored: Some(stored), decoded: Vec::new(), orientation, shape });
-        }
-        let mut decoded = vec![0.0; n_out * n_in];
-        for (out, row) in decoded.chunks_exact_mut(n_in.max(1)).enumerate() {
-            part.decode_row(matrix, out, row)?;
-        }
-        Ok(Self { stored: None, decoded, orientation: Orientation::OutIn, shape })
-    }
-
-    /// The other way about: a row for each input.
-    fn turned(&self) -> Strided<'_> {
-        let stored = self.stored.as_ref().and_then(|bytes| bytemuck::try_cast_slice(bytes).ok());
-        let (values, [n_out, n_in]) = (stored.unwrap_or(&self.decoded), self.shape);
-        match self.orientation {
-            Orientation::InOut => Strided { values, row: n_out, column: 1 },
-            _ => Strided { values, row: 1, column: n_in },
-        }
-    }
 }
 
 impl Cpu {

@@ -2,12 +2,15 @@
 
 use std::arch::x86_64::*;
 
-use crate::kernels::compile_kernels;
+use crate::amx::Amx;
+use crate::kernels::{Lanes, RowGroups, compile_kernels};
 use crate::simd::{Simd, Work};
 
-/// AVX-512 with VNNI. A value exists only where [`detect`](Self::detect) found these.
+/// AVX-512 with VNNI, and tiles where there are some. A value exists only where [`detect`](Self::detect) found these.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512 {
+    amx: Option<Amx>,
+}
 
 impl Avx512 {
     /// The kernels, if the machine can run them.
@@ -20,12 +23,24 @@ impl Avx512 {
             && is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
             && is_x86_feature_detected!("f16c");
-        found.then_some(Self(()))
+        found.then_some(Self { amx: None })
+    }
+
+    /// The same with tiles.
+    pub(crate) fn with_tiles(self) -> Option<Self> {
+        Amx::detect().map(|amx| Self { amx: Some(amx) })
     }
 }
 
 compile_kernels! {
-    Avx512, #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+    Avx512, #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")];
+
+    fn dot_pairs(&self, weights: RowGroups<'_>, x: &[u32], out: &mut [Lanes]) {
+        match self.amx {
+            Some(amx) => amx.dot_pairs(weights, x, out),
+            None => self.dot_pairs_in_lanes(weights, x, out),
+        }
+    }
 }
 
 // SAFETY, for all blocks: the trait's contract gives the instructions and the memory behind the pointers.

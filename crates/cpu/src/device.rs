@@ -15,6 +15,7 @@ use crate::experts::{ExpertStats, Experts};
 use crate::isa::{self, Isa};
 use crate::kernels::{Kernels, TILE};
 use crate::linear::{self, Epilogue, Input, Segment};
+use crate::pairs;
 use crate::panel::Panel;
 use crate::pool::{Disjoint, Pool};
 use crate::values::Values;
@@ -30,13 +31,27 @@ pub struct CpuOptions {
     pub threads: Option<NonZeroUsize>,
     /// The richest instruction set to use. It lowers what was detected and never raises it.
     pub isa: Option<Isa>,
+    /// What products are computed from.
+    pub precision: Precision,
 }
 
-/// The fast CPU device. Equal to [`tensor::Reference`] to the bit.
+/// What products of unquantised weights, and of activations with activations, are computed from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// The numbers as they are: equal to [`tensor::Reference`] to the bit.
+    #[default]
+    F32,
+    /// Numbers rounded to bfloat16, their products summed in f32: several times as fast where the processor has tiles
+    /// for it. All instruction sets give the same bits, but where a sum is subnormal. For training.
+    Bf16,
+}
+
+/// The fast CPU device. Equal to [`tensor::Reference`] to the bit, but in [`Precision::Bf16`].
 pub struct Cpu {
     pool: Pool,
     kernels: Box<dyn Kernels>,
     isa: Isa,
+    precision: Precision,
     numbers: Arc<Arena<Vec<f32>>>,
     panels: Arc<Arena<Panel>>,
     /// Where experts go that stay in their files.
@@ -56,7 +71,8 @@ impl Cpu {
         let (isa, kernels) = isa::choose(options.isa);
         let pool = Pool::new(options.threads.unwrap_or_else(available));
         let (numbers, panels) = (Arc::default(), Arc::default());
-        Self { pool, kernels, isa, numbers, panels, experts: None, quantised_widths: RwLock::default() }
+        let precision = options.precision;
+        Self { pool, kernels, isa, precision, numbers, panels, experts: None, quantised_widths: RwLock::default() }
     }
 
     /// The device with a cache of experts: maps of several matrices that it is given from now on stay in their files,
@@ -84,6 +100,11 @@ impl Cpu {
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// What products are computed from.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Threads in use, the caller's included.
@@ -149,7 +170,8 @@ impl Cpu {
         let segments = [Segment { matrix: 0, rows: 0..x.n_rows() }];
         let panel = w.is_quantised().then(|| x.panel(|| self.quantise(&segments, x.width(), |i| (x.row(i), 1.0))));
         // One row is a tile as it is.
-        let tiles = (w.is_dense() && x.n_rows() > 1).then(|| self.tiles(&segments, n_in, |i| (x.row(i), 1.0)));
+        let has_tiles = w.is_dense() && (x.n_rows() > 1 || w.is_paired());
+        let tiles = has_tiles.then(|| self.tiles(w, &segments, |i| (x.row(i), 1.0)));
         let tiles = tiles.as_deref().unwrap_or(x.values());
         linear::apply(self.engine(), w, Input { tiles, panel, segments: &segments }, epilogue, &mut out);
         let width = out.len().checked_div(x.n_rows()).unwrap_or(w.shape()[1]);
@@ -169,8 +191,20 @@ impl Cpu {
         Ok(())
     }
 
-    /// The rows of `segments` side by side in tiles, for unquantised weights. `row` gives a row and its factor.
-    fn tiles<'a>(&self, segments: &[Segment], n_in: usize, row: impl Fn(usize) -> (&'a [f32], f32) + Sync) -> Values {
+    /// The rows of `segments` as the unquantised weights of `w` read them: side by side in tiles, or in pairs. `row`
+    /// gives a row and its factor.
+    fn tiles<'a>(&self, w: &Matrix, segments: &[Segment], row: impl Fn(usize) -> (&'a [f32], f32) + Sync) -> Values {
+        let [_, _, n_in] = w.shape();
+        if w.is_paired() {
+            let (n_rows, n_pairs) = (segments.last().map_or(0, |segment| segment.rows.end), pairs::n_pairs(n_in));
+            let mut values = self.values((n_rows + pairs::BEHIND) * n_pairs);
+            let rows: &mut [u32] = bytemuck::cast_slice_mut(&mut values[..n_rows * n_pairs]);
+            self.pool.chunks(rows, n_pairs, GRAIN.div_ceil(n_in.max(1)), |i, out| {
+                let (x, factor) = row(i);
+                self.kernels.round_row(x, factor, out);
+            });
+            return values;
+        }
         let tiles: Vec<Segment> =
             segments.iter().flat_map(|segment| segment.split(self.kernels.dense_columns())).collect();
         let mut values = self.values(tiles.last().map_or(0, |tile| tile.rows.end) * n_in);
@@ -255,7 +289,7 @@ impl Device for Cpu {
 
     fn matrix(&self, parts: &[WeightSource]) -> Result<Matrix, OpError> {
         parts.iter().try_for_each(|part| part.check_stored("matrix"))?;
-        let matrix = Matrix::new(&self.pool, self.experts.as_ref(), parts)?;
+        let matrix = Matrix::new(self.engine(), self.experts.as_ref(), self.precision, parts)?;
         if matrix.is_quantised() && matrix.shape()[0] == 1 {
             self.quantised_widths.write().unwrap_or_else(PoisonError::into_inner).insert(matrix.shape()[2]);
         }
@@ -466,7 +500,7 @@ impl Device for Cpu {
         };
         let n_sent = routing.order.len();
         let panel = w.is_quantised().then(|| self.quantise(&routing.segments, n_in, row));
-        let tiles = w.is_dense().then(|| self.tiles(&routing.segments, n_in, row));
+        let tiles = w.is_dense().then(|| self.tiles(w, &routing.segments, row));
         let input =
             Input { tiles: tiles.as_deref().unwrap_or_default(), panel: panel.as_deref(), segments: &routing.segments };
         if linear::pairs_up(w) {
@@ -485,7 +519,7 @@ impl Device for Cpu {
         check("experts", "the number of experts", n_matrices, routing.n_experts)?;
         check("experts", "the number of rows", x.n_rows(), routing.order.len())?;
         let panel = w.is_quantised().then(|| self.quantise(&routing.segments, n_in, |sent| (x.row(sent), 1.0)));
-        let tiles = w.is_dense().then(|| self.tiles(&routing.segments, n_in, |sent| (x.row(sent), 1.0)));
+        let tiles = w.is_dense().then(|| self.tiles(w, &routing.segments, |sent| (x.row(sent), 1.0)));
         let tiles = tiles.as_deref().unwrap_or_default();
         let input = Input { tiles, panel: panel.as_deref(), segments: &routing.segments };
         let mut out = self.values(x.n_rows() * n_out);

@@ -1,11 +1,14 @@
 //! What every instruction set implements, and how kernels are compiled for it.
 
+use std::ops::Range;
+
 use tensor::Pairing;
 use tensor::adjoint::math::{Heads, Piece};
 use tensor::quant::Kind;
 
 use crate::attention::Queries;
 use crate::panel::{Tile, TileMut};
+use crate::product::Strided;
 
 /// Output rows that lie side by side in packed weights.
 pub(crate) const ROWS: usize = 16;
@@ -81,6 +84,23 @@ pub(crate) trait Kernels: Send + Sync {
     /// The products of row groups with rows of `x`; see [`dense::dot_dense`](crate::dense::dot_dense).
     fn dot_dense(&self, format: Dense, weights: RowGroups<'_>, x: &[f32], out: &mut [Lanes]);
 
+    /// The same for pairs of bfloat16; see [`pairs`](crate::pairs).
+    fn dot_pairs(&self, weights: RowGroups<'_>, x: &[u32], out: &mut [Lanes]) {
+        self.dot_pairs_in_lanes(weights, x, out);
+    }
+
+    /// [`dot_pairs`](Self::dot_pairs) as every set can do it.
+    fn dot_pairs_in_lanes(&self, weights: RowGroups<'_>, x: &[u32], out: &mut [Lanes]);
+
+    /// A row times a factor in pairs of bfloat16.
+    fn round_row(&self, x: &[f32], factor: f32, out: &mut [u32]);
+
+    /// Rows in pairs of bfloat16, one after another.
+    fn pack_rows(&self, matrix: &Strided<'_>, rows: Range<usize>, n_in: usize, out: &mut [u32]);
+
+    /// Rows in pairs of bfloat16, as a row group.
+    fn pack_group(&self, matrix: &Strided<'_>, rows: Range<usize>, n_in: usize, out: &mut [u32]);
+
     /// The same for quantised weights and rows; see [`quantised::dot_quantised`](crate::quantised::dot_quantised).
     fn dot_quantised(&self, kind: Kind, weights: RowGroups<'_>, tile: Tile<'_>, out: &mut [Lanes]);
 
@@ -139,10 +159,11 @@ pub(crate) trait Kernels: Send + Sync {
     fn divergence(&self, row: &mut [f32], teacher: &mut [f32], temperature: f32, weight: f32) -> f64;
 }
 
-/// Implements [`Kernels`] for an instruction set, compiled under the given attributes.
+/// Implements [`Kernels`] for an instruction set, compiled under the given attributes, with methods of the set's own.
 macro_rules! compile_kernels {
-    ($set:ty, $(#[$attribute:meta])*) => {
+    ($set:ty, $(#[$attribute:meta])* $(; $($own:tt)*)?) => {
         impl crate::kernels::Kernels for $set {
+            $($($own)*)?
             compile_kernels! { @methods [$(#[$attribute])*]
                 crate::shared::quantise(x: &[&[f32]], factors: &[f32], tile: crate::panel::TileMut<'_>);
                 crate::shared::rms_norm(x: &[f32], gain: Option<&[f32]>, width: usize, eps: f32, out: &mut [f32]);
@@ -186,6 +207,24 @@ macro_rules! compile_kernels {
                     weights: crate::kernels::RowGroups<'_>,
                     x: &[f32],
                     out: &mut [crate::kernels::Lanes]
+                );
+                crate::pairs::dot_pairs_in_lanes(
+                    weights: crate::kernels::RowGroups<'_>,
+                    x: &[u32],
+                    out: &mut [crate::kernels::Lanes]
+                );
+                crate::pairs::round_row(x: &[f32], factor: f32, out: &mut [u32]);
+                crate::pairs::pack_rows(
+                    matrix: &crate::product::Strided<'_>,
+                    rows: std::ops::Range<usize>,
+                    n_in: usize,
+                    out: &mut [u32]
+                );
+                crate::pairs::pack_group(
+                    matrix: &crate::product::Strided<'_>,
+                    rows: std::ops::Range<usize>,
+                    n_in: usize,
+                    out: &mut [u32]
                 );
                 crate::quantised::dot_quantised::<$set>(
                     kind: tensor::quant::Kind,

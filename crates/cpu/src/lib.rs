@@ -12,6 +12,8 @@
 
 mod adjoint;
 mod aligned;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod arena;
 mod attention;
 #[cfg(target_arch = "x86_64")]
@@ -28,10 +30,12 @@ mod linear;
 mod matrix;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod numbers;
 mod outline;
 mod pack;
 mod packing;
 mod pages;
+mod pairs;
 mod panel;
 mod pool;
 mod product;
@@ -43,7 +47,7 @@ mod shared;
 mod simd;
 mod values;
 
-pub use device::{Cpu, CpuOptions};
+pub use device::{Cpu, CpuOptions, Precision};
 pub use experts::ExpertStats;
 pub use isa::Isa;
 pub use matrix::Matrix;

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::kernels::{Kernels, Lanes, ROWS, TILE};
 use crate::matrix::{Layout, Matrix, Part};
+use crate::pairs;
 use crate::panel::Panel;
 use crate::pool::{Disjoint, Pool};
 
@@ -40,7 +41,8 @@ impl Segment {
 /// The rows that go through a map.
 #[derive(Clone, Copy)]
 pub(crate) struct Input<'a> {
-    /// `[T, n_in]` in tiles as [`Segment::split`] makes them, side by side, for maps with unquantised weights.
+    /// `[T, n_in]` in tiles as [`Segment::split`] makes them, side by side, for maps with unquantised weights; for those
+    /// in pairs of bfloat16, rows of pairs and room behind them.
     pub(crate) tiles: &'a [f32],
     /// The same in eight bits, in tiles as [`Segment::split`] makes them, for maps with quantised weights.
     pub(crate) panel: Option<&'a Panel>,
@@ -187,6 +189,10 @@ impl Job<'_> {
                 let n_in = self.w.shape()[2];
                 let x = &self.x.tiles[block.rows.start * n_in..block.rows.end * n_in];
                 self.kernels.dot_dense(format, weights, x, out);
+            }
+            (Layout::Pairs, _) => {
+                let x = &self.x.tiles[block.rows.start * pairs::n_pairs(self.w.shape()[2])..];
+                self.kernels.dot_pairs(weights, bytemuck::cast_slice(x), out);
             }
             // Whoever calls `apply` brings a panel for quantised weights.
             (Layout::Quantised(_), None) => assert!(self.x.panel.is_some(), "eight-bit rows for quantised weights"),

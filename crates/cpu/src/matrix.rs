@@ -8,9 +8,12 @@ use tensor::{Bytes, Format, OpError, Orientation, WeightSource, packed};
 
 use crate::aligned::{Aligned, LINE};
 use crate::experts::{Expert, Experts, Streamed};
-use crate::kernels::{Dense, ROWS, RowGroups};
+use crate::device::Precision;
+use crate::kernels::{Dense, Kernels, ROWS, RowGroups};
+use crate::numbers::Numbers;
 use crate::pack::{Job, Stored};
 use crate::packing;
+use crate::pairs;
 use crate::pool::Pool;
 
 const _: () = assert!(ROWS == packed::ROWS);
@@ -64,6 +67,8 @@ pub(crate) enum Store {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layout {
     Dense(Dense),
+    /// Pairs of bfloat16, whatever is stored; see [`pairs`].
+    Pairs,
     Quantised(Kind),
 }
 
@@ -80,6 +85,7 @@ impl Layout {
     fn group_bytes(self, n_in: usize) -> Option<usize> {
         match self {
             Self::Dense(format) => n_in.checked_mul(ROWS * format.bytes()),
+            Self::Pairs => n_in.checked_next_multiple_of(pairs::BLOCK)?.checked_mul(ROWS * Dense::BF16.bytes()),
             Self::Quantised(kind) => packing::group_bytes(kind, n_in),
         }
     }
@@ -91,12 +97,16 @@ impl Groups {
     /// # Errors
     /// [`OpError::Shape`] if a quantised row is no multiple of 32 long or the size overflows.
     pub(crate) fn of(source: &WeightSource, first_out: usize) -> Result<Self, OpError> {
+        Self::in_layout(Layout::of(source.format()), source, first_out)
+    }
+
+    fn in_layout(layout: Layout, source: &WeightSource, first_out: usize) -> Result<Self, OpError> {
         let [n_matrices, n_out, n_in] = source.shape();
         if matches!(source.format(), Format::Block(_)) && !n_in.is_multiple_of(ACTIVATION_LEN) {
             return Err(OpError::shape("matrix", format!("{n_in} inputs are no multiple of {ACTIVATION_LEN}")));
         }
         let too_large = || OpError::shape("matrix", format!("[{n_matrices}, {n_out}, {n_in}] is too large to pack"));
-        let (layout, n_groups) = (Layout::of(source.format()), n_out.div_ceil(ROWS));
+        let n_groups = n_out.div_ceil(ROWS);
         let group_bytes = layout.group_bytes(n_in).ok_or_else(too_large)?;
         let stride = group_bytes.checked_next_multiple_of(LINE).ok_or_else(too_large)?;
         let matrix_bytes = stride.checked_mul(n_groups).ok_or_else(too_large)?;
@@ -117,8 +127,17 @@ impl Matrix {
     /// # Errors
     /// [`OpError::Shape`] if the sources disagree, a quantised row is no multiple of 32 long or the size overflows;
     /// [`OpError::Read`].
-    pub(crate) fn new(pool: &Pool, experts: Option<&Experts>, sources: &[WeightSource]) -> Result<Self, OpError> {
+    pub(crate) fn new(
+        (pool, kernels): (&Pool, &dyn Kernels),
+        experts: Option<&Experts>,
+        precision: Precision,
+        sources: &[WeightSource],
+    ) -> Result<Self, OpError> {
         let [n_matrices, _, n_in] = sources.first().map_or([0; 3], WeightSource::shape);
+        let rounds = |source: &WeightSource| {
+            !matches!(source.format(), Format::Block(_)) && source.orientation() != Orientation::Packed
+        };
+        let in_pairs = precision == Precision::Bf16 && experts.is_none() && sources.iter().all(rounds);
         let (mut groups, mut n_out) = (Vec::with_capacity(sources.len()), 0);
         for source in sources {
             let [part_matrices, part_out, part_in] = source.shape();
@@ -126,7 +145,8 @@ impl Matrix {
                 let what = format!("{part_matrices} of {part_in} inputs under {n_matrices} of {n_in}");
                 return Err(OpError::shape("matrix", what));
             }
-            groups.push(Groups::of(source, n_out)?);
+            let layout = if in_pairs { Layout::Pairs } else { Layout::of(source.format()) };
+            groups.push(Groups::in_layout(layout, source, n_out)?);
             n_out += part_out;
         }
         let shape = [n_matrices, n_out, n_in];
@@ -137,6 +157,7 @@ impl Matrix {
         }
         let store = |source, groups: &Groups| match experts {
             Some(experts) => Ok(Store::Owned(experts.locked(read(pool, source, groups)?))),
+            None if in_pairs => in_bf16((pool, kernels), source, groups),
             None => in_memory(pool, source, groups),
         };
         let parts = sources.iter().zip(groups);
@@ -188,13 +209,32 @@ impl Matrix {
 
     /// Whether some rows multiply activations as they are.
     pub(crate) fn is_dense(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part.groups.layout, Layout::Dense(_)))
+        self.parts.iter().any(|part| !matches!(part.groups.layout, Layout::Quantised(_)))
+    }
+
+    /// Whether all rows multiply pairs of bfloat16.
+    pub(crate) fn is_paired(&self) -> bool {
+        self.parts.iter().all(|part| matches!(part.groups.layout, Layout::Pairs))
     }
 
     /// Bytes that the packed weights take, in memory of our own or mapped.
     pub fn size_bytes(&self) -> usize {
         self.parts.iter().map(|part| part.bytes().len()).sum()
     }
+}
+
+/// The row groups of all matrices of `source` in pairs.
+fn in_bf16((pool, kernels): (&Pool, &dyn Kernels), source: &WeightSource, groups: &Groups) -> Result<Store, OpError> {
+    let [n_matrices, n_out, n_in] = source.shape();
+    let mut out = room(groups.matrix_bytes * n_matrices)?;
+    for (matrix, out) in out.chunks_exact_mut(groups.matrix_bytes.max(1)).enumerate() {
+        let numbers = Numbers::of(source, matrix)?;
+        pool.chunks(bytemuck::cast_slice_mut(out), groups.stride() / size_of::<u32>(), 1, |group, out: &mut [u32]| {
+            let rows = group * ROWS..n_out.min((group + 1) * ROWS);
+            kernels.pack_group(&numbers.straight(), rows, n_in, out);
+        });
+    }
+    Ok(Store::Owned(out))
 }
 
 /// The row groups of all matrices of `source`, mapped if the file has them.

@@ -3,8 +3,8 @@
 use tensor::quant::Kind;
 use tensor::{Format, Orientation};
 
-use crate::kernels::{Dense, ROWS};
-use crate::matrix::{Groups, Layout};
+use crate::kernels::ROWS;
+use crate::matrix::Groups;
 use crate::packing;
 use crate::pool::Pool;
 
@@ -47,15 +47,15 @@ impl Job<'_> {
 
     /// Packs every row group into its place in `out`, whatever that holds.
     pub(crate) fn run(&self, pool: &Pool, out: &mut [u8]) {
-        match (self.stored.orientation, self.groups.layout) {
+        match (self.stored.orientation, self.stored.format) {
             (Orientation::Packed, _) => {
                 pool.chunks(out, self.groups.stride(), 1, |index, group| {
                     group.copy_from_slice(&self.stored.bytes[index * group.len()..][..group.len()]);
                 });
             }
-            (_, Layout::Dense(Dense::F32)) => self.dense::<4>(pool, out),
-            (_, Layout::Dense(Dense::F16 | Dense::BF16)) => self.dense::<2>(pool, out),
-            (_, Layout::Quantised(kind)) => self.quantised(pool, kind, out),
+            (_, Format::F32) => self.dense::<4>(pool, out),
+            (_, Format::F16 | Format::BF16) => self.dense::<2>(pool, out),
+            (_, Format::Block(kind)) => self.quantised(pool, kind, out),
         }
     }
 

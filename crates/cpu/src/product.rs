@@ -1,7 +1,7 @@
 //! Products of two matrices of activations, as training needs them: forwards, and backwards for either operand.
 //!
-//! Both operands are packed as the kernel of [`dense`](crate::dense) reads them, the one as a linear map's weights, the
-//! other as its rows; whatever their strides are, the kernel is the same.
+//! Both operands are packed as the kernel of [`dense`](crate::dense) or of [`pairs`] reads them, the one as a linear
+//! map's weights, the other as its rows; whatever their strides are, the kernel is the same.
 //!
 //! Letters: M rows of the result, N its columns, K what is summed over.
 
@@ -12,7 +12,9 @@ use tensor::OpError;
 use crate::Cpu;
 use crate::aligned::LINE;
 use crate::kernels::{Dense, Kernels, Lanes, ROWS, RowGroups};
+use crate::device::Precision;
 use crate::linear::DENSE_ROWS;
+use crate::pairs;
 use crate::pool::{Disjoint, Pool};
 
 /// Row groups that a unit of work multiplies with up to [`DENSE_ROWS`] rows.
@@ -64,7 +66,8 @@ impl Cpu {
     ///
     /// `shape` is M, N and K: `out` is `[M, N]` row by row, `a` `[M, K]`, `b` `[N, K]`. The sum has the order of
     /// additions of [`Device::linear`](tensor::Device::linear): chains of 16 fused multiply-adds from 0, and the chains'
-    /// sums one after another from 0. Only then is it added. Bits depend neither on strides nor on threads.
+    /// sums one after another from 0; in [`Precision::Bf16`], that of `pairs`. Only then is it added. Bits depend
+    /// neither on strides nor on threads.
     ///
     /// Rows `x [T, K]` through weights `w [N, K]`: `a` is x, `b` is w. Its gradients, from `g [T, N]`: for x, `a` is g and
     /// `b` the transpose of w; for w, `a` is the transpose of g and `b` that of x.
@@ -90,20 +93,21 @@ impl Cpu {
     pub fn products(&self, products: &mut [Product<'_>]) -> Result<(), OpError> {
         products.iter().try_for_each(Product::check)?;
         let mut len = 0;
-        let jobs: Vec<Job<'_>> = products.iter_mut().map(|product| Job::new(product, &mut len)).collect();
+        let layout = Layout::new(self);
+        let jobs: Vec<Job<'_>> = products.iter_mut().map(|product| Job::new(product, layout, &mut len)).collect();
+        len += layout.behind(&jobs);
         let mut packed = self.values(len + LINE / size_of::<f32>());
         let begin = packed.as_ptr().align_offset(LINE).min(LINE / size_of::<f32>());
         let packed = &mut packed[begin..begin + len];
-        let columns = self.kernels().dense_columns();
-        let pieces: Vec<Piece<'_>> = jobs.iter().flat_map(|job| job.pieces(columns)).collect();
+        let pieces: Vec<Piece<'_>> = jobs.iter().flat_map(Job::pieces).collect();
         let to = Disjoint::new(packed);
         balanced(self.pool(), &pieces, Piece::cost, |piece| {
             // SAFETY: pieces do not overlap, and each is packed once.
-            piece.pack(unsafe { to.part(piece.begin..piece.begin + piece.cost()) });
+            piece.pack(self.kernels(), unsafe { to.part(piece.begin..piece.begin + piece.cost()) });
         });
         let cost: usize = jobs.iter().map(|job| job.shape.iter().product::<usize>()).sum();
         let most = cost / (UNITS * self.threads());
-        let units: Vec<Unit<'_, '_>> = jobs.iter().flat_map(|job| job.units(columns, most)).collect();
+        let units: Vec<Unit<'_, '_>> = jobs.iter().flat_map(|job| job.units(most)).collect();
         balanced(self.pool(), &units, Unit::cost, |unit| unit.run(self.kernels(), packed));
         Ok(())
     }
@@ -167,6 +171,48 @@ impl Strided<'_> {
 /// Elements of a row that are packed at a time.
 const BLOCK: usize = 64;
 
+/// How operands are packed.
+#[derive(Debug, Clone, Copy)]
+enum Layout {
+    /// In tiles of so many rows.
+    Tiles(usize),
+    /// In pairs of bfloat16, each in a number's place.
+    Pairs,
+}
+
+impl Layout {
+    fn new(cpu: &Cpu) -> Self {
+        match cpu.precision() {
+            Precision::F32 => Self::Tiles(cpu.kernels().dense_columns()),
+            Precision::Bf16 => Self::Pairs,
+        }
+    }
+
+    /// Numbers' places of a row of `k`.
+    fn row(self, k: usize) -> usize {
+        match self {
+            Self::Tiles(_) => k,
+            Self::Pairs => pairs::n_pairs(k),
+        }
+    }
+
+    /// Rows that units begin at multiples of.
+    fn columns(self) -> usize {
+        match self {
+            Self::Tiles(columns) => columns,
+            Self::Pairs => ROWS,
+        }
+    }
+
+    /// Places behind the last operand that kernels may read.
+    fn behind(self, jobs: &[Job<'_>]) -> usize {
+        match self {
+            Self::Tiles(_) => 0,
+            Self::Pairs => pairs::BEHIND * jobs.iter().map(|job| job.row).max().unwrap_or(0),
+        }
+    }
+}
+
 /// A product and where its operands are packed.
 struct Job<'a> {
     out: Disjoint<'a, f32>,
@@ -174,43 +220,51 @@ struct Job<'a> {
     a: Strided<'a>,
     b: Strided<'a>,
     write: Write,
-    /// Where row groups of `b` begin; those of `a` follow.
+    layout: Layout,
+    /// Places of a row.
+    row: usize,
+    /// Where row groups of `b` begin; rows of `a` follow.
     begin: usize,
 }
 
 impl<'a> Job<'a> {
     /// Takes the room that it needs from `len` on.
-    fn new(product: &'a mut Product<'_>, len: &mut usize) -> Self {
+    fn new(product: &'a mut Product<'_>, layout: Layout, len: &mut usize) -> Self {
         let Product { out, shape, a, b, write } = product;
         let begin = *len;
         let [m, n, k] = *shape;
-        *len += (n.next_multiple_of(ROWS) * k + m * k).next_multiple_of(ROWS);
-        Self { out: Disjoint::new(out), shape: *shape, a: *a, b: *b, write: *write, begin }
+        let row = layout.row(k);
+        *len += (n.next_multiple_of(ROWS) * row + m * row).next_multiple_of(ROWS);
+        Self { out: Disjoint::new(out), shape: *shape, a: *a, b: *b, write: *write, layout, row, begin }
     }
 
     /// Where rows of `a` begin.
     fn rows_begin(&self) -> usize {
-        let [_, n, k] = self.shape;
-        self.begin + n.next_multiple_of(ROWS) * k
+        self.begin + self.shape[1].next_multiple_of(ROWS) * self.row
     }
 
-    /// What is packed: row groups of `b`, and tiles of `columns` rows of `a`, of which the last may be narrower.
-    fn pieces(&self, columns: usize) -> impl Iterator<Item = Piece<'_>> {
+    /// What is packed: row groups of `b`, and tiles of rows of `a`, of which the last may be narrower.
+    fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
         let [m, n, k] = self.shape;
+        let Self { layout, row, .. } = *self;
+        let columns = layout.columns();
         let groups = (0..n).step_by(ROWS).map(move |first| {
             let rows = first..(first + ROWS).min(n);
-            Piece { matrix: &self.b, rows, width: ROWS, n_columns: k, begin: self.begin + first * k }
+            let begin = self.begin + first * row;
+            Piece { matrix: &self.b, is_group: true, rows, width: ROWS, n_columns: k, layout, row, begin }
         });
         let tiles = (0..m).step_by(columns).map(move |first| {
             let rows = first..(first + columns).min(m);
-            Piece { matrix: &self.a, width: rows.len(), rows, n_columns: k, begin: self.rows_begin() + first * k }
+            let (width, begin) = (rows.len(), self.rows_begin() + first * row);
+            Piece { matrix: &self.a, is_group: false, rows, width, n_columns: k, layout, row, begin }
         });
         groups.chain(tiles)
     }
 
     /// Parts of the result: [`GROUPS`] row groups by [`DENSE_ROWS`] rows, or fewer if they would cost more than `most`.
-    fn units(&self, columns: usize, most: usize) -> impl Iterator<Item = Unit<'_, 'a>> {
+    fn units(&self, most: usize) -> impl Iterator<Item = Unit<'_, 'a>> {
         let [m, n, k] = self.shape;
+        let columns = self.layout.columns();
         let n_groups = n.div_ceil(ROWS);
         let n_rows = (most / (GROUPS.min(n_groups) * ROWS * k).max(1)).clamp(columns, DENSE_ROWS) / columns * columns;
         (0..n_groups).step_by(GROUPS).flat_map(move |first| {
@@ -226,9 +280,13 @@ impl<'a> Job<'a> {
 /// Rows that lie side by side when they are packed.
 struct Piece<'a> {
     matrix: &'a Strided<'a>,
+    is_group: bool,
     rows: Range<usize>,
     width: usize,
     n_columns: usize,
+    layout: Layout,
+    /// Places of a row.
+    row: usize,
     /// Where they go.
     begin: usize,
 }
@@ -236,11 +294,19 @@ struct Piece<'a> {
 impl Piece<'_> {
     /// Numbers that are written.
     fn cost(&self) -> usize {
-        self.width * self.n_columns
+        self.width * self.row
     }
 
-    fn pack(&self, out: &mut [f32]) {
-        self.matrix.pack(self.rows.clone(), self.width, out);
+    fn pack(&self, kernels: &dyn Kernels, out: &mut [f32]) {
+        let Self { matrix, rows, n_columns, .. } = self;
+        match self.layout {
+            Layout::Tiles(_) => matrix.pack(rows.clone(), self.width, out),
+            Layout::Pairs => {
+                let out = bytemuck::cast_slice_mut(out);
+                let pack = if self.is_group { Kernels::pack_group } else { Kernels::pack_rows };
+                pack(kernels, matrix, rows.clone(), *n_columns, out);
+            }
+        }
     }
 }
 
@@ -258,23 +324,29 @@ impl Unit<'_, '_> {
     }
 
     fn run(&self, kernels: &dyn Kernels, packed: &[f32]) {
-        let Job { out, shape: [_, n, k], write, begin, .. } = self.job;
+        let Job { out, shape: [_, n, _], write, begin, layout, row, .. } = self.job;
         let Range { start, end } = self.groups;
-        let weights = bytes(&packed[begin + start * ROWS * k..begin + end * ROWS * k]);
-        let weights = RowGroups::new(weights, [ROWS * k * size_of::<f32>(), ROWS * k * size_of::<f32>(), end - start]);
-        let rows = self.job.rows_begin();
-        let x = &packed[rows + self.rows.start * k..rows + self.rows.end * k];
+        let weights = bytes(&packed[begin + start * ROWS * row..begin + end * ROWS * row]);
+        let group = ROWS * row * size_of::<f32>();
+        let weights = RowGroups::new(weights, [group, group, end - start]);
+        let x = &packed[self.job.rows_begin() + self.rows.start * row..];
         let mut sums = Sums([[0.0; ROWS]; GROUPS * DENSE_ROWS]);
         let sums = &mut sums.0[..self.groups.len() * self.rows.len()];
-        kernels.dot_dense(Dense::F32, weights, x, sums);
+        match layout {
+            Layout::Tiles(_) => kernels.dot_dense(Dense::F32, weights, &x[..self.rows.len() * row], sums),
+            Layout::Pairs => kernels.dot_pairs(weights, bytemuck::cast_slice(x), sums),
+        }
         for (group, sums) in self.groups.clone().zip(sums.chunks_exact(self.rows.len())) {
             let outputs = group * ROWS..(group * ROWS + ROWS).min(*n);
             for (row, sums) in self.rows.clone().zip(sums) {
                 // SAFETY: units are different rows or different row groups of a result, and each runs once.
                 let out = unsafe { out.part(row * n + outputs.start..row * n + outputs.end) };
-                match write {
-                    Write::Set => out.copy_from_slice(&sums[..out.len()]),
-                    Write::Add => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+                // Almost always all of a group's rows, which is a few instructions where the compiler knows it.
+                match (<&mut Lanes>::try_from(&mut *out), write) {
+                    (Ok(out), Write::Set) => *out = *sums,
+                    (Ok(out), Write::Add) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+                    (Err(_), Write::Set) => out.copy_from_slice(&sums[..out.len()]),
+                    (Err(_), Write::Add) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
                 }
             }
         }

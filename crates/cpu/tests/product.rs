@@ -4,7 +4,7 @@
 
 use std::num::NonZeroUsize;
 
-use cpu::{Cpu, CpuOptions, Isa, Product, Strided, Write};
+use cpu::{Cpu, CpuOptions, Isa, Precision, Product, Strided, Write};
 use tensor::{DENSE_BLOCK, OpError};
 
 /// Zero, one, primes, powers of two and their neighbours; two go beyond a block of rows and one of inputs.
@@ -78,6 +78,25 @@ fn values(seed: u64, len: usize) -> Vec<f32> {
         .collect()
 }
 
+/// The definition in bfloat16: chains of 16 even and of 16 odd inputs.
+fn bf16_product(out: &mut [f32], [m, n, k]: [usize; 3], a: &Matrix, b: &Matrix, write: Write) {
+    let round = |x: f32| half::bf16::from_f32(x).to_f32();
+    for i in 0..m {
+        for j in 0..n {
+            let chain = |inputs: std::iter::StepBy<std::ops::Range<usize>>| {
+                inputs.fold(0.0f32, |sum, c| round(a.at(i, c)).mul_add(round(b.at(j, c)), sum))
+            };
+            let block = |begin: usize| begin..k.min(begin + 32);
+            let of_block = |begin: usize| {
+                chain(block(begin).step_by(2)) + chain((begin + 1..block(begin).end.max(begin + 1)).step_by(2))
+            };
+            let sum = (0..k).step_by(32).fold(0.0f32, |sum, begin| sum + of_block(begin));
+            let out = &mut out[i * n + j];
+            *out = if write == Write::Add { *out + sum } else { sum };
+        }
+    }
+}
+
 /// The definition.
 fn product(out: &mut [f32], [m, n, k]: [usize; 3], a: &Matrix, b: &Matrix, write: Write) {
     for i in 0..m {
@@ -93,11 +112,11 @@ fn product(out: &mut [f32], [m, n, k]: [usize; 3], a: &Matrix, b: &Matrix, write
     }
 }
 
-fn devices() -> Vec<Cpu> {
+fn devices(precision: Precision) -> Vec<Cpu> {
     let mut devices = Vec::new();
     for isa in Isa::ALL {
         for threads in [1, 2] {
-            let cpu = Cpu::new(CpuOptions { threads: NonZeroUsize::new(threads), isa: Some(*isa) });
+            let cpu = Cpu::new(CpuOptions { threads: NonZeroUsize::new(threads), isa: Some(*isa), precision });
             if cpu.isa() == *isa {
                 devices.push(cpu);
             }
@@ -115,7 +134,16 @@ fn assert_same(got: &[f32], want: &[f32], what: &str) {
 
 #[test]
 fn a_product_has_the_bits_of_its_definition_wherever_its_operands_lie() {
-    let (devices, mut n_products) = (devices(), 0);
+    has_the_bits_of(product, Precision::F32);
+}
+
+#[test]
+fn in_bfloat16_too() {
+    has_the_bits_of(bf16_product, Precision::Bf16);
+}
+
+fn has_the_bits_of(product: fn(&mut [f32], [usize; 3], &Matrix, &Matrix, Write), precision: Precision) {
+    let (devices, mut n_products) = (devices(precision), 0);
     for (size, shape) in SIZES.into_iter().enumerate() {
         let [m, n, k] = shape;
         let mut layouts = (0..LAYOUTS * LAYOUTS).map(|i| (i / LAYOUTS, i % LAYOUTS)).collect::<Vec<_>>();
@@ -156,7 +184,7 @@ fn products_together_have_the_bits_of_each_alone() {
         .collect();
     let write = |i: usize| if i.is_multiple_of(2) { Write::Set } else { Write::Add };
     let before: Vec<Vec<f32>> = shapes.iter().map(|[m, n, _]| values(9, m * n)).collect();
-    for cpu in devices() {
+    for cpu in devices(Precision::F32) {
         let mut outs = before.clone();
         let mut products: Vec<Product<'_>> = outs
             .iter_mut()

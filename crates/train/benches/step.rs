@@ -1,5 +1,5 @@
 //! How fast a model learns: `cargo bench -p train --bench step -- [--size small|real] [--threads N] [--steps N]
-//! [--recompute]`. One JSON line: tokens a second (the median of the steps), GFLOP/s, the share of the f32 roof and the
+//! [--precision f32|bf16] [--recompute]`. One JSON line: tokens a second (the median of the steps), GFLOP/s, the share of the f32 roof and the
 //! peak of memory.
 //!
 //! `real` is 24.5 M parameters: 6 layers of width 256, 8 experts of 512 and a shared one, sequences of 256, 8 a step.
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use cpu::{Cpu, CpuOptions};
+use cpu::{Cpu, CpuOptions, Precision};
 use formats::Checkpoint;
 use train::optim::{AdamW, Compute, Optimizer, Settings, Threads};
 use train::{Memory, Objective, Sequence, Trainer, Weights};
@@ -55,8 +55,13 @@ fn main() -> Result<()> {
     };
     let n_steps: usize = value("--steps").map_or(Ok(5), |n| n.parse())?;
     let threads = value("--threads").map(|n| n.parse()).transpose()?;
+    let precision = match value("--precision").map(String::as_str) {
+        None | Some("f32") => Precision::F32,
+        Some("bf16") => Precision::Bf16,
+        Some(other) => bail!("--precision {other} is neither f32 nor bf16"),
+    };
     let memory = if args.iter().any(|arg| arg == "--recompute") { Memory::Recompute } else { Memory::KeepAll };
-    let dev = Arc::new(Cpu::new(CpuOptions { threads, isa: None }));
+    let dev = Arc::new(Cpu::new(CpuOptions { threads, isa: None, precision }));
     let folder = std::env::temp_dir().join(format!("train-bench-{}.json", std::process::id()));
     std::fs::write(&folder, config(&shape))?;
     let template = Checkpoint::open(Path::new(&folder));
@@ -91,7 +96,7 @@ fn main() -> Result<()> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).map_or("0", str::trim).replace(" kB", "");
     println!(
-        r#"{{"test": "train", "parameters": {n_parameters}, "threads": {n_threads}, "tok_per_s": {rate:.0}, "gflop_per_s": {gflops:.1}, "peak_kib": {peak}, "memory": "{memory:?}"}}"#
+        r#"{{"test": "train", "parameters": {n_parameters}, "threads": {n_threads}, "tok_per_s": {rate:.0}, "gflop_per_s": {gflops:.1}, "peak_kib": {peak}, "memory": "{memory:?}", "precision": "{precision:?}"}}"#
     );
     Ok(())
 }

@@ -201,12 +201,26 @@ pub struct RunRecipe {
     /// Whether layers are computed a second time on the way back, for a fraction of the memory.
     #[serde(default)]
     pub recompute: bool,
+    /// What products are computed from. Weights, gradients and the optimiser's memory are f32 either way.
+    #[serde(default)]
+    pub precision: Precision,
     /// Steps between checkpoints.
     #[serde(default = "default_every")]
     pub save_every: u64,
     /// Steps between measurements of what is held out.
     #[serde(default = "default_every")]
     pub evaluate_every: u64,
+}
+
+/// What products of matrices are computed from; their sums are f32.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// The numbers as they are.
+    #[default]
+    F32,
+    /// The numbers rounded to bfloat16: faster where the processor has instructions for it.
+    Bf16,
 }
 
 fn default_tokens() -> usize {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use cpu::{Cpu, Strided, Write};
+use cpu::{Cpu, Precision, Strided, Write};
 use formats::config::TextConfig;
 use formats::{Checkpoint, ReasoningConfig};
 use tempfile::TempDir;
@@ -13,7 +13,7 @@ use tokenizer::Tokenizer;
 use train::checkpoint::{Checkpoints, Disk};
 use train::data::{Encoder, Feed, FeedSettings, Ingredient, Makers, Mixture, MixtureSettings, Source, Step, held_out};
 use train::optim::{Compute, Optimizer, Threads, plain_product};
-use train::recipe::{Recipe, SourceRecipe, StageRecipe};
+use train::recipe::{self, Recipe, SourceRecipe, StageRecipe};
 use train::shape::NamedTokens;
 use train::{Memory, Objective, Plan, Run, Stage, Trained, Trainer, Weights};
 
@@ -112,7 +112,11 @@ impl Prepared {
         let data = self.data();
         let stages = (0..).zip(recipe.stages()).map(|(number, stage)| data.stage(number, &stage));
         let stages = stages.collect::<Result<Vec<Stage>>>()?;
-        let dev = Arc::new(device.open());
+        let precision = match recipe.run.precision {
+            recipe::Precision::F32 => Precision::F32,
+            recipe::Precision::Bf16 => Precision::Bf16,
+        };
+        let dev = Arc::new(device.open_with(precision));
         let optimizer = Optimizer::new(recipe.settings(), compute(&dev, Threads::new(device.threads())));
         let memory = if recipe.run.recompute { Memory::Recompute } else { Memory::KeepAll };
         let objective = Objective {

@@ -1,10 +1,7 @@
 //! Buffers that are used again, so that a step neither asks the system for memory nor touches new pages.
 
-use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
-
-/// Buffers that wait for their next use, at most.
-const MOST: usize = 64;
+use std::ops::{Deref, DerefMut, RangeInclusive};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A buffer that can wait in an [`Arena`].
 pub(crate) trait Buffer: Default {
@@ -18,15 +15,24 @@ impl Buffer for Vec<f32> {
     }
 }
 
-/// Buffers that nobody uses now.
+/// Buffers that nobody uses now. With those in use they take no more than the most that were ever in use together.
 #[derive(Debug)]
 pub(crate) struct Arena<B> {
-    free: Mutex<Vec<B>>,
+    state: Mutex<State<B>>,
+}
+
+#[derive(Debug)]
+struct State<B> {
+    free: Vec<B>,
+    /// Sizes of the free ones and of those in use together, and the most that the latter came to.
+    n_free: usize,
+    n_used: usize,
+    most: usize,
 }
 
 impl<B> Default for Arena<B> {
     fn default() -> Self {
-        Self { free: Mutex::default() }
+        Self { state: Mutex::new(State { free: Vec::new(), n_free: 0, n_used: 0, most: 0 }) }
     }
 }
 
@@ -34,22 +40,61 @@ impl<B> Default for Arena<B> {
 #[derive(Debug)]
 pub(crate) struct Lease<B: Buffer> {
     buffer: B,
+    /// What it counts as.
+    size: usize,
     arena: Arc<Arena<B>>,
 }
 
 impl<B: Buffer> Arena<B> {
     /// The sum of what `measure` says of every buffer that nobody uses.
     pub(crate) fn sum(&self, measure: impl Fn(&B) -> usize) -> usize {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner).iter().map(measure).sum()
+        self.state().free.iter().map(measure).sum()
     }
 
-    /// The smallest free buffer that has room for `size`, else the largest, which the taker lets grow.
+    /// The smallest free buffer that has room for `size` and hardly more; else an empty one, which the taker lets grow,
+    /// as long as no more memory is used than ever before; else the smallest that has room; else an empty one in place
+    /// of the largest.
     pub(crate) fn take(self: &Arc<Self>, size: usize) -> Lease<B> {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = |buffer: &B| if buffer.size() >= size { (0, buffer.size()) } else { (1, usize::MAX - buffer.size()) };
-        let best = free.iter().enumerate().min_by_key(|(_, buffer)| key(buffer)).map(|(i, _)| i);
-        let buffer = best.map(|i| free.swap_remove(i)).unwrap_or_default();
-        Lease { buffer, arena: Arc::clone(self) }
+        let mut state = self.state();
+        let buffer = match state.smallest(size..=size + size / FITS) {
+            Some(buffer) => buffer,
+            None if state.n_free + state.n_used + size <= state.most => B::default(),
+            None => state.smallest(size..=usize::MAX).unwrap_or_else(|| {
+                while state.n_free + state.n_used + size > state.most && state.take_largest().is_some() {}
+                B::default()
+            }),
+        };
+        let size = buffer.size().max(size);
+        state.n_used += size;
+        state.most = state.most.max(state.n_used);
+        Lease { buffer, size, arena: Arc::clone(self) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<B>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A buffer fits what it is larger than by no more than this part.
+const FITS: usize = 4;
+
+impl<B: Buffer> State<B> {
+    /// Takes out the smallest free buffer of these sizes.
+    fn smallest(&mut self, sizes: RangeInclusive<usize>) -> Option<B> {
+        let free = self.free.iter().enumerate().filter(|(_, buffer)| sizes.contains(&buffer.size()));
+        let at = free.min_by_key(|(_, buffer)| buffer.size()).map(|(at, _)| at)?;
+        Some(self.remove(at))
+    }
+
+    fn take_largest(&mut self) -> Option<B> {
+        let at = self.free.iter().enumerate().max_by_key(|(_, buffer)| buffer.size()).map(|(at, _)| at)?;
+        Some(self.remove(at))
+    }
+
+    fn remove(&mut self, at: usize) -> B {
+        let buffer = self.free.swap_remove(at);
+        self.n_free -= buffer.size();
+        buffer
     }
 }
 
@@ -81,10 +126,10 @@ impl<B: Buffer> DerefMut for Lease<B> {
 
 impl<B: Buffer> Drop for Lease<B> {
     fn drop(&mut self) {
-        let mut free = self.arena.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < MOST {
-            free.push(std::mem::take(&mut self.buffer));
-        }
+        let mut state = self.arena.state();
+        state.n_used -= self.size;
+        state.n_free += self.buffer.size();
+        state.free.push(std::mem::take(&mut self.buffer));
     }
 }
 
@@ -102,5 +147,20 @@ mod tests {
         let (first, second) = (arena.numbers(7), arena.numbers(11));
         assert_eq!((at(&first), at(&second)), (small_at, large_at));
         assert!(arena.numbers(1000).len() >= 1000);
+    }
+
+    #[test]
+    fn buffers_take_no_more_than_were_ever_in_use_together() {
+        let arena = Arc::new(Arena::<Vec<f32>>::default());
+        let all = |arena: &Arena<Vec<f32>>| arena.sum(Vec::len);
+        drop([arena.numbers(1000), arena.numbers(500)]);
+        assert_eq!(all(&arena), 1500);
+        // One after another needs no more than the largest together.
+        for len in [900, 700, 1, 1200, 1500, 30] {
+            drop(arena.numbers(len));
+            assert!(all(&arena) <= 1500, "{len}: {}", all(&arena));
+        }
+        drop([arena.numbers(1500), arena.numbers(10)]);
+        assert_eq!(all(&arena), 1510);
     }
 }

@@ -61,6 +61,11 @@ impl DeviceArguments {
     pub fn open_with(&self, precision: Precision) -> Cpu {
         Cpu::new(CpuOptions { threads: self.threads, isa: self.isa, precision })
     }
+
+    /// The same without threads of its own, so that many of the caller's can use it at a time.
+    pub fn alone(&self, precision: Precision) -> Cpu {
+        Cpu::new(CpuOptions { threads: Some(NonZeroUsize::MIN), isa: self.isa, precision })
+    }
 }
 
 /// How much is remembered, and how.

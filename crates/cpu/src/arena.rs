@@ -51,15 +51,16 @@ impl<B: Buffer> Arena<B> {
         self.state().free.iter().map(measure).sum()
     }
 
-    /// The smallest free buffer that has room for `size` and hardly more; else an empty one, which the taker lets grow,
+    /// The smallest free buffer that has room for `len` and hardly more; else an empty one, which the taker lets grow,
     /// as long as no more memory is used than ever before; else the smallest that has room; else an empty one in place
     /// of the largest.
-    pub(crate) fn take(self: &Arc<Self>, size: usize) -> Lease<B> {
+    pub(crate) fn take(self: &Arc<Self>, len: usize) -> Lease<B> {
+        let size = class(len);
         let mut state = self.state();
-        let buffer = match state.smallest(size..=size + size / FITS) {
+        let buffer = match state.smallest(len..=size.saturating_add(size / FITS)) {
             Some(buffer) => buffer,
             None if state.n_free + state.n_used + size <= state.most => B::default(),
-            None => state.smallest(size..=usize::MAX).unwrap_or_else(|| {
+            None => state.smallest(len..=usize::MAX).unwrap_or_else(|| {
                 while state.n_free + state.n_used + size > state.most && state.take_largest().is_some() {}
                 B::default()
             }),
@@ -77,6 +78,14 @@ impl<B: Buffer> Arena<B> {
 
 /// A buffer fits what it is larger than by no more than this part.
 const FITS: usize = 4;
+/// Sizes of buffers between two powers of two: steps that differ a little use the same ones.
+const CLASSES: usize = 8;
+
+/// The size that a buffer for `len` is made with.
+pub(crate) fn class(len: usize) -> usize {
+    let grain = (len.checked_next_power_of_two().unwrap_or(1) / (2 * CLASSES)).max(1);
+    len.checked_next_multiple_of(grain).unwrap_or(len)
+}
 
 impl<B: Buffer> State<B> {
     /// Takes out the smallest free buffer of these sizes.
@@ -104,7 +113,7 @@ impl Arena<Vec<f32>> {
         let mut lease = self.take(len);
         if lease.len() < len {
             // A larger one in its place; the old contents are not worth copying.
-            lease.buffer = vec![0.0; len];
+            lease.buffer = vec![0.0; class(len)];
         }
         lease
     }
@@ -146,6 +155,10 @@ mod tests {
         drop((small, large));
         let (first, second) = (arena.numbers(7), arena.numbers(11));
         assert_eq!((at(&first), at(&second)), (small_at, large_at));
+        for len in [0, 1, 15, 16, 17, 1000, 4075, usize::MAX] {
+            assert!(class(len) >= len && class(len) - len <= len / 8, "{len}: {}", class(len));
+        }
+        assert_eq!(class(4075), class(4096));
         assert!(arena.numbers(1000).len() >= 1000);
     }
 
@@ -154,13 +167,13 @@ mod tests {
         let arena = Arc::new(Arena::<Vec<f32>>::default());
         let all = |arena: &Arena<Vec<f32>>| arena.sum(Vec::len);
         drop([arena.numbers(1000), arena.numbers(500)]);
-        assert_eq!(all(&arena), 1500);
+        assert_eq!(all(&arena), class(1000) + class(500));
         // One after another needs no more than the largest together.
         for len in [900, 700, 1, 1200, 1500, 30] {
             drop(arena.numbers(len));
-            assert!(all(&arena) <= 1500, "{len}: {}", all(&arena));
+            assert!(all(&arena) <= class(1500) + class(30), "{len}: {}", all(&arena));
         }
         drop([arena.numbers(1500), arena.numbers(10)]);
-        assert_eq!(all(&arena), 1510);
+        assert_eq!(all(&arena), class(1500) + class(10));
     }
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tensor::{Choice, Device, Format, KvFormat, OpError, PAGE_LEN, Rotation, RowKeys, WeightSource};
 
 use crate::Matrix;
-use crate::arena::{Arena, Buffer, Lease};
+use crate::arena::{Arena, Buffer, Lease, class};
 use crate::kernels::ROWS;
 use crate::packing::BLOCK;
 
@@ -268,6 +268,7 @@ impl Outline {
         let mut lease = self.numbers.take(len);
         if lease.len < len {
             *lease = Room::default();
+            let len = class(len);
             *lease = Room::new(len, len.saturating_mul(4), &self.held);
         }
         OutlinedTensor { room: Arc::new(lease), n_rows, width, panel: Arc::default() }

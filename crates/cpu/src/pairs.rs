@@ -107,6 +107,17 @@ fn pack_block(matrix: &Strided<'_>, rows: Range<usize>, inputs: Range<usize>, ou
         }
         return;
     }
+    if column == 1 && n_rows == ROWS && inputs.len() == BLOCK {
+        let mut lines = [[0; PAIRS]; ROWS];
+        for (i, line) in rows.zip(&mut lines) {
+            let (x, _) = values[i * row + inputs.start..][..BLOCK].as_chunks::<2>();
+            line.iter_mut().zip(x).for_each(|(out, [even, odd])| *out = pair(*even, *odd));
+        }
+        for (p, out) in out.iter_mut().enumerate() {
+            out.iter_mut().zip(&lines).for_each(|(out, line)| *out = line[p]);
+        }
+        return;
+    }
     for (n, i) in rows.enumerate() {
         let at = |c: usize| if c < inputs.end { values[i * row + c * column] } else { 0.0 };
         for (c, out) in inputs.clone().step_by(2).zip(out.iter_mut()) {

@@ -1,18 +1,23 @@
 //! Steps of packed sequences, from a mixture.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::panic::resume_unwind;
+use std::thread::{self, JoinHandle};
 
 use generators::Split;
 use serde::{Deserialize, Serialize};
 
-use super::DataError;
-use super::encode::{Encoder, Unit};
+use super::{DataError, Place};
+use super::encode::{Encoded, Encoder, Unit};
 use super::mixture::{Ingredient, Mixture, MixtureSettings, MixtureState, Source};
 use super::pack::pack;
 use crate::{Media, Sequence};
 
 /// Bytes of pixels and log-mel columns that wait to be packed at most, about.
 const MEDIA_BYTES: usize = 256 << 20;
+/// The part of a window's room that is left over, so that what is read fits its steps: a last step of a few rows would
+/// change the weights as much as a whole one.
+const SLACK: usize = 64;
 /// Rows in a sequence that may come to nothing before that is an error.
 const FRUITLESS_ROWS: usize = 10_000;
 
@@ -90,15 +95,32 @@ pub struct FeedState {
     given: usize,
 }
 
-/// An endless row of steps: a window of them is read, encoded and packed, then given one by one.
+/// An endless row of steps: a window of them is read, encoded and packed, then given one by one while a thread makes the
+/// next one.
 pub struct Feed {
+    settings: FeedSettings,
+    maker: Option<Maker>,
+    ahead: Option<JoinHandle<(Maker, Result<Window, DataError>)>>,
+    window: Window,
+    n_given: usize,
+    given: Given,
+}
+
+/// What makes windows.
+struct Maker {
     mixture: Mixture,
     encoder: Encoder,
     settings: FeedSettings,
-    window: MixtureState,
-    n_given: usize,
-    waiting: VecDeque<Step>,
-    given: Given,
+    /// Where the mixture was before a row that did not fit the last window, and the row.
+    put_back: Option<(MixtureState, Place, Encoded)>,
+}
+
+/// Steps that were packed together.
+struct Window {
+    /// Where the mixture was when it was begun.
+    begin: MixtureState,
+    steps: VecDeque<Step>,
+    n_left_out: usize,
 }
 
 impl Feed {
@@ -115,21 +137,9 @@ impl Feed {
             );
             return Err(DataError::Settings(why));
         }
-        let state = mixture.state();
-        Ok(Self {
-            mixture,
-            encoder,
-            settings,
-            window: state,
-            n_given: 0,
-            waiting: VecDeque::new(),
-            given: Given::default(),
-        })
-    }
-
-    /// What encodes its rows.
-    pub fn encoder(&self) -> &Encoder {
-        &self.encoder
+        let window = Window { begin: mixture.state(), steps: VecDeque::new(), n_left_out: 0 };
+        let maker = Some(Maker { mixture, encoder, settings, put_back: None });
+        Ok(Self { settings, maker, ahead: None, window, n_given: 0, given: Given::default() })
     }
 
     /// The next step.
@@ -137,10 +147,11 @@ impl Feed {
     /// # Errors
     /// [`DataError`] if a source can not be read or a row not be used.
     pub fn next_step(&mut self) -> Result<Step, DataError> {
-        if self.waiting.is_empty() {
+        if self.window.steps.is_empty() {
             self.fill()?;
+            self.make_ahead();
         }
-        let step = self.waiting.pop_front().unwrap_or_default();
+        let step = self.window.steps.pop_front().unwrap_or_default();
         self.n_given += 1;
         self.given.steps += 1;
         self.given.rows += step.n_rows() as u64;
@@ -155,7 +166,7 @@ impl Feed {
 
     /// Where it stands.
     pub fn state(&self) -> FeedState {
-        FeedState { window: self.window.clone(), given: self.n_given }
+        FeedState { window: self.window.begin.clone(), given: self.n_given }
     }
 
     /// Goes to where `state` was taken; the rows in hand then are read and packed again.
@@ -164,48 +175,97 @@ impl Feed {
     /// As [`Mixture::resume`] and [`next_step`](Self::next_step); [`DataError::Settings`] if the steps in hand are fewer
     /// than were given.
     pub fn resume(&mut self, state: &FeedState) -> Result<(), DataError> {
-        self.mixture.resume(&state.window)?;
-        (self.window, self.n_given) = (state.window.clone(), 0);
-        self.waiting.clear();
+        self.stop_ahead();
+        if let Some(maker) = &mut self.maker {
+            maker.mixture.resume(&state.window)?;
+            maker.put_back = None;
+        }
+        self.window = Window { begin: state.window.clone(), steps: VecDeque::new(), n_left_out: 0 };
+        self.n_given = 0;
         if state.given > 0 {
             self.fill()?;
-            if state.given > self.waiting.len() {
+            if state.given > self.window.steps.len() {
                 let why = "the saved state is of steps of another size; give what it was made with, or begin anew";
                 return Err(DataError::Settings(why.into()));
             }
-            self.waiting.drain(..state.given);
+            self.window.steps.drain(..state.given);
             self.n_given = state.given;
         }
         self.given = Given::default();
         Ok(())
     }
 
-    /// Reads, encodes and packs the next window.
+    /// Takes the next window, which may be made already.
     fn fill(&mut self) -> Result<(), DataError> {
-        self.window = self.mixture.state();
-        self.n_given = 0;
-        let wanted = self.settings.rows.saturating_mul(self.settings.window);
+        let made = self.stop_ahead();
+        if let Some(window) = made.or_else(|| self.maker.as_mut().map(Maker::window)) {
+            self.window = window?;
+            self.n_given = 0;
+            self.given.left_out += self.window.n_left_out as u64;
+        }
+        Ok(())
+    }
+
+    /// Lets a thread make the next window.
+    fn make_ahead(&mut self) {
+        let Some(mut maker) = self.maker.take() else { return };
+        self.ahead = Some(thread::spawn(move || {
+            let window = maker.window();
+            (maker, window)
+        }));
+    }
+
+    /// Waits for what is made ahead, and takes it.
+    fn stop_ahead(&mut self) -> Option<Result<Window, DataError>> {
+        let (maker, window) = self.ahead.take()?.join().unwrap_or_else(|panic| resume_unwind(panic));
+        self.maker = Some(maker);
+        Some(window)
+    }
+}
+
+impl Maker {
+    /// Reads, encodes and packs the next window.
+    fn window(&mut self) -> Result<Window, DataError> {
+        let FeedSettings { rows, cut, window } = self.settings;
+        let room = rows.saturating_mul(window);
+        let wanted = room - room / SLACK;
+        let mut begin = None;
         let mut units: Vec<Unit> = Vec::new();
-        let (mut n_rows, mut n_media_bytes, mut n_fruitless) = (0usize, 0, 0);
+        let (mut n_rows, mut n_media_bytes, mut n_left_out, mut n_fruitless) = (0usize, 0, 0, 0);
         while n_rows < wanted && n_media_bytes < MEDIA_BYTES {
-            let (place, row) = self.mixture.next_row()?;
-            let encoded = self.encoder.encode(&row, self.settings.cut).map_err(|why| DataError::row(&place, why))?;
-            self.given.left_out += encoded.n_left_out as u64;
+            let (before, place, encoded) = match self.put_back.take() {
+                Some(row) => row,
+                None => self.next_row(cut)?,
+            };
+            let n = encoded.units.iter().map(Unit::n_rows).sum::<usize>();
+            if !units.is_empty() && n_rows + n > wanted {
+                self.put_back = Some((before, place, encoded));
+                break;
+            }
+            begin.get_or_insert(before);
+            n_left_out += encoded.n_left_out;
             n_fruitless = if encoded.units.is_empty() { n_fruitless + 1 } else { 0 };
             if n_fruitless == FRUITLESS_ROWS {
-                let why = format!("nothing of {FRUITLESS_ROWS} rows up to here fits {} positions", self.settings.cut);
+                let why = format!("nothing of {FRUITLESS_ROWS} rows up to here fits {cut} positions");
                 return Err(DataError::row(&place, why));
             }
-            n_rows += encoded.units.iter().map(Unit::n_rows).sum::<usize>();
+            n_rows += n;
             n_media_bytes += encoded.units.iter().map(media_bytes).sum::<usize>();
             units.extend(encoded.units);
         }
         let lens: Vec<usize> = units.iter().map(Unit::n_rows).collect();
         let mut units: Vec<Option<Unit>> = units.into_iter().map(Some).collect();
-        for bin in pack(&lens, self.settings.rows) {
-            self.waiting.push_back(Step::of(bin.into_iter().filter_map(|i| units[i].take())));
-        }
-        Ok(())
+        let bins = pack(&lens, rows).into_iter();
+        let steps = bins.map(|bin| Step::of(bin.into_iter().filter_map(|i| units[i].take()))).collect();
+        Ok(Window { begin: begin.unwrap_or_else(|| self.mixture.state()), steps, n_left_out })
+    }
+
+    /// The mixture's next row as the model reads it, and where the mixture was before it.
+    fn next_row(&mut self, cut: usize) -> Result<(MixtureState, Place, Encoded), DataError> {
+        let before = self.mixture.state();
+        let (place, row) = self.mixture.next_row()?;
+        let encoded = self.encoder.encode(&row, cut).map_err(|why| DataError::row(&place, why))?;
+        Ok((before, place, encoded))
     }
 }
 

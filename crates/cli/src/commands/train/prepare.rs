@@ -117,7 +117,7 @@ impl Prepared {
             recipe::Precision::Bf16 => Precision::Bf16,
         };
         let dev = Arc::new(device.open_with(precision));
-        let optimizer = Optimizer::new(recipe.settings(), compute(&dev, Threads::new(device.threads())));
+        let optimizer = Optimizer::new(recipe.settings(), compute(device, precision));
         let memory = if recipe.run.recompute { Memory::Recompute } else { Memory::KeepAll };
         let objective = Objective {
             balance: recipe.optimizer.balance,
@@ -144,9 +144,11 @@ impl Prepared {
     }
 }
 
-/// The optimiser's elements on threads of its own, Muon's products on the device.
-fn compute(dev: &Arc<Cpu>, threads: Threads) -> Compute {
-    let dev = Arc::clone(dev);
+/// The optimiser's work on threads of its own. A device without threads makes Muon's products, which are too small to
+/// be shared out, for each of them.
+fn compute(device: &DeviceArguments, precision: Precision) -> Compute {
+    let threads = Threads::new(device.threads());
+    let dev = device.alone(precision);
     let product = move |a: &[f32], b: &[f32], k: usize, out: &mut [f32]| {
         let shape = [a.len() / k, b.len() / k, k];
         let rows = |values| Strided { values, row: k, column: 1 };
@@ -155,7 +157,7 @@ fn compute(dev: &Arc<Cpu>, threads: Threads) -> Compute {
             plain_product(a, b, k, out);
         }
     };
-    Compute { threads, product: Box::new(product), matrices: Threads::ONE }
+    Compute { threads, product: Box::new(product), matrices: threads }
 }
 
 /// What stages are made of.

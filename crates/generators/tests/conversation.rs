@@ -2,12 +2,27 @@
 
 use std::collections::HashSet;
 
-use generators::{Generator, Split, all};
+use generators::conversation::{Sentences, with};
+use generators::{Generator, Split};
 
-const NAMES: [&str; 4] = ["everyday", "facts", "instructions", "unknown"];
+/// Prose in paragraphs of three sentences, with what is no sentence between them.
+fn prose() -> String {
+    let (who, what) = (["The old miller", "A young sailor", "My sister", "The gardener"], ["found", "painted", "sold"]);
+    let things = ["a wooden boat", "the broken clock", "some yellow flowers", "her only lantern", "a heavy anchor"];
+    let when = ["before the rain began", "on the last day of summer", "while everybody was asleep"];
+    let mut text = String::from("CHAPTER 1\n\n");
+    for (i, thing) in things.iter().cycle().take(120).enumerate() {
+        let (who, what, when) = (who[i % 4], what[i / 4 % 3], when[i / 12 % 3]);
+        text += &format!("{who} {what} {thing} {when}. ");
+        text += if i % 3 == 2 { "“No,” said Mr. Brown—and left.\n\n" } else { "" };
+    }
+    text
+}
 
 fn tasks() -> Vec<Box<dyn Generator>> {
-    all().into_iter().filter(|task| NAMES.contains(&task.name())).collect()
+    let sentences = Sentences::of(&prose());
+    assert_eq!(sentences.len(), 120, "what is no sentence is left out");
+    with(sentences)
 }
 
 #[test]
@@ -29,7 +44,7 @@ fn every_conversation_accepts_its_own_answer_and_refuses_others() {
         }
     }
     println!("{n} samples");
-    assert_eq!(n, 4 * 2000);
+    assert_eq!(n, 5 * 2000);
 }
 
 #[test]

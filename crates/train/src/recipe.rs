@@ -81,7 +81,7 @@ pub struct DataRecipe {
     pub fonts: Option<PathBuf>,
     /// A folder of pictures that are called what they show.
     pub icons: Option<PathBuf>,
-    /// Files of prose that conversations are about.
+    /// Files of prose that the generator `passages` asks about; without one there is no such generator.
     #[serde(default)]
     pub prose: Vec<PathBuf>,
 }

@@ -1,15 +1,30 @@
-//! Conversation: everyday talk, simple facts, instructions over a text, and honest not-knowing. One file each, its line here.
+//! Conversation: everyday talk, simple facts, instructions over a text, questions about prose, and honest not-knowing.
+//! One file each, its line here.
 //!
 //! Held out are questions, by their words; short ones, which have few wordings, are all for training.
 
+use std::sync::Arc;
+
 use crate::{Draw, Generator, Role, Sample, Split, Turn};
+
+pub use passages::Sentences;
 
 mod everyday;
 mod facts;
 mod instructions;
+mod passages;
 mod unknown;
 
-/// All of them.
+/// All of them, and those about `prose` where there are sentences.
+pub fn with(prose: Sentences) -> Vec<Box<dyn Generator>> {
+    let mut generators = all();
+    if !prose.is_empty() {
+        generators.push(Box::new(passages::Passages(Arc::new(prose))));
+    }
+    generators
+}
+
+/// All that need nothing from outside.
 pub fn all() -> Vec<Box<dyn Generator>> {
     vec![
         Box::new(everyday::Everyday),

@@ -113,8 +113,9 @@ impl Generator for Spoken {
         sample
     }
 
+    /// The text that the task reads its question from is sound now, so the answer is its own.
     fn is_correct(&self, sample: &Sample, answer: &str) -> bool {
-        self.inner.is_correct(sample, answer)
+        asked::is_same(&sample.answer(), answer)
     }
 
     fn chance(&self) -> f64 {

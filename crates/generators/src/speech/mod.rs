@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::sounds::room::record;
-use crate::{Draw, Generator, Part, Sample, Sound, Split, asked};
+use crate::{Draw, Generator, Part, Sample, Sound, Split, asked, tasks};
 
 mod about;
 mod flite;
@@ -20,21 +20,24 @@ pub fn all() -> Vec<Box<dyn Generator>> {
 pub fn with(flite: Flite, side: usize) -> Vec<Box<dyn Generator>> {
     let voice = Arc::new(Voice(flite));
     let read = |text| Box::new(read::ReadOut { voice: voice.clone(), text });
-    vec![
+    let mut generators: Vec<Box<dyn Generator>> = vec![
         Box::new(about::AskedAloud { voice: voice.clone(), side }),
         Box::new(about::CaptionedAloud { voice: voice.clone(), side }),
         read(read::Text::Digits),
         read(read::Text::Number),
         Box::new(read::SpokenQuestion { voice: voice.clone() }),
         read(read::Text::Words),
-    ]
+    ];
+    for inner in tasks::all() {
+        if let Some((_, name)) = SPOKEN.iter().find(|(task, _)| *task == inner.name()) {
+            generators.push(Box::new(about::Spoken { voice: voice.clone(), name, inner }));
+        }
+    }
+    generators
 }
 
-/// The samples of `inner` with the text of the last question spoken, under the name `name`. Where the synthesiser fails
-/// the text stays text.
-pub fn spoken(flite: Flite, name: &'static str, inner: Box<dyn Generator>) -> Box<dyn Generator> {
-    Box::new(about::Spoken { voice: Arc::new(Voice(flite)), name, inner })
-}
+/// Text tasks whose questions can be said as they are written, and what they are called then.
+const SPOKEN: [(&str, &str); 2] = [("calendar", "spoken_calendar"), ("units", "spoken_units")];
 
 /// The synthesiser in a room.
 struct Voice(Flite);

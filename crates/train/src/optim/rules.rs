@@ -7,7 +7,7 @@ pub enum Group {
     Decayed,
     /// By AdamW, without: vectors, norms, embeddings.
     Undecayed,
-    /// By Muon, if it is switched on, else as [`Decayed`](Self::Decayed): matrices inside of layers.
+    /// By Muon, if it is switched on, else as [`Decayed`](Self::Decayed): matrices between the model's ends.
     Matrices(Matrices),
 }
 
@@ -36,21 +36,22 @@ pub enum Side {
 impl Group {
     /// The group of the parameter that is called `name` in a Hugging Face checkpoint.
     ///
-    /// Matrices are the two-dimensional weights of a layer and each expert's of the fused three-dimensional ones, but for
-    /// the router's, whose rows are directions of their own, and an adapter's, which are thin.
+    /// Matrices are the two-dimensional weights of a layer, of what brings a tower's rows to the decoder's width, and each
+    /// expert's of the fused three-dimensional ones, but for the router's, whose rows are directions of their own, and an
+    /// adapter's, which are thin.
     pub fn of(name: &str, shape: &[usize]) -> Self {
         let parts: Vec<&str> = name.split('.').filter(|part| !matches!(*part, "weight" | "bias")).collect();
         let module = parts.last().copied().unwrap_or_default();
         if shape.len() < 2 || module.contains("norm") || module.contains("embed") {
             return Self::Undecayed;
         }
-        let is_in_layer = parts.contains(&"layers");
+        let is_inside = parts.iter().any(|part| *part == "layers" || *part == "vision_adapter" || part.ends_with("_projector"));
         let is_small = module == "router" || parts.iter().any(|part| part.starts_with("lora_"));
         match *shape {
-            [rows, columns] if is_in_layer && !is_small => {
+            [rows, columns] if is_inside && !is_small => {
                 Self::matrices(Matrices { rows, columns, parts: 1, rows_are: Side::Outputs })
             }
-            [_, rows, columns] if is_in_layer && parts.contains(&"experts") => {
+            [_, rows, columns] if is_inside && parts.contains(&"experts") => {
                 let parts = if module == "gate_up_proj" { 2 } else { 1 };
                 Self::matrices(Matrices { rows, columns, parts, rows_are: Side::Inputs })
             }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use cpu::Cpu;
-use formats::config::Ffn;
 use llama::Input;
 use serde_json::{Value, json};
 use train::checkpoint::{Checkpoints, Disk};
@@ -19,6 +18,7 @@ use train::schedule::{Schedule, Shape};
 use train::{Memory, Objective, Plan, Preference, Run, Sequence, Stage, Trainer};
 
 use super::{Finetune, Method, ScheduleName, Subject};
+use crate::commands::train::forecast::kept_bytes;
 use crate::commands::train::prepare::{WINDOW, measured};
 use crate::failure::usage;
 use crate::memory::size;
@@ -101,7 +101,9 @@ impl Prepared {
         // Frozen weights as they are stored, and the same packed.
         let frozen = if subject.weights.lora().is_some() { 2 * subject.checkpoint.size_bytes() as u64 } else { 0 };
         let trained = 5 * 4 * n_trained;
-        let kept = kept_bytes(command, subject, self.length);
+        let cut = command.cut(self.length);
+        let rows = command.steps.rows.min(command.steps.batch.saturating_mul(self.length)).max(cut);
+        let kept = kept_bytes(&subject.checkpoint.config, rows, command.steps.recompute);
         line(&format!(
             "memory: about {}: {} for frozen weights, {} for what is trained, its gradients and moments, {} for what layers keep",
             size(frozen + trained + kept),
@@ -130,7 +132,7 @@ impl Prepared {
             _ => Objective { memory, balance: 0.0, router_z: 0.0, ..Objective::default() },
         };
         let weights = (subject.weights.clone(), Arc::new(|_: &str| true) as train::Trained);
-        let trainer = Trainer::new(Arc::new(command.device.open()), weights, optimizer, (objective, steps.rows));
+        let trainer = Trainer::new(Arc::new(command.device.open_with(steps.precision)), weights, optimizer, (objective, steps.rows));
         match command.method {
             Method::Dpo => trainer.preferring(Preference { beta: command.adapter.beta }),
             _ => trainer,
@@ -256,27 +258,4 @@ fn stage(command: &Finetune, files: &[Count], (length, steps): (usize, u64), enc
         feed,
         held_out: measured,
     })
-}
-
-/// Bytes of what layers keep for the way back, about: the results of a layer's ops on the rows that go through together.
-fn kept_bytes(command: &Finetune, subject: &Subject, length: usize) -> u64 {
-    let text = &subject.checkpoint.config.text;
-    let rows = command.steps.rows.min(command.steps.batch.saturating_mul(length)).max(command.cut(length));
-    let heads = (text.n_heads + 2 * text.n_kv_heads) * text.head_len;
-    let of_layer = text.layers.iter().map(|layer| {
-        let inner = match layer.ffn {
-            Ffn::Dense { width } => 3 * width,
-            Ffn::Moe { width, top_k, shared_width, .. } => {
-                3 * (shared_width + top_k * width) + 2 * top_k * text.hidden_size
-            }
-        };
-        // Norms, the residual stream twice, what attention gathers; q, k and v together, apart and turned; gate, up, both.
-        5 * text.hidden_size + 3 * heads + inner
-    });
-    let values = match command.steps.recompute {
-        true => of_layer.clone().max().unwrap_or(0) + text.layers.len() * 2 * text.hidden_size,
-        false => of_layer.sum(),
-    };
-    let logits = 3 * Objective::default().logit_rows.min(rows) * text.vocab_size;
-    4 * (rows as u64 * values as u64 + logits as u64)
 }

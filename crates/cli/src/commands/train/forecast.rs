@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use formats::config::{Ffn, TextConfig};
+use formats::config::{Ffn, ModelConfig, TextConfig};
 
 use super::prepare::Prepared;
 use crate::memory::size;
@@ -48,7 +48,7 @@ pub fn say(prepared: &Prepared, device: &DeviceArguments) -> Result<()> {
 
 /// Parameters that a token of text is multiplied with: of the experts, those that it goes to; of the embeddings, none.
 fn active(prepared: &Prepared) -> f64 {
-    let layers = &prepared.config().layers;
+    let layers = &prepared.config().text.layers;
     let share = layers.iter().find_map(|layer| match layer.ffn {
         Ffn::Moe { n_experts, top_k, .. } => Some(top_k as f64 / n_experts as f64),
         Ffn::Dense { .. } => None,
@@ -70,19 +70,36 @@ fn active(prepared: &Prepared) -> f64 {
 fn memory_bytes(prepared: &Prepared) -> u64 {
     let recipe = &prepared.recipe;
     let copies = if recipe.optimizer.average.is_some() { 6 } else { 5 };
-    let TextConfig { hidden_size, n_heads, n_kv_heads, head_len, layers, vocab_size, .. } = prepared.config();
-    let of_layer = |ffn: usize| 12 * hidden_size + 3 * (n_heads + 2 * n_kv_heads) * head_len + 6 * ffn;
-    let kept: Vec<usize> = layers
-        .iter()
-        .map(|layer| match layer.ffn {
-            Ffn::Moe { width, .. } | Ffn::Dense { width } => of_layer(width),
-        })
-        .collect();
-    let a_row = match recipe.run.recompute {
-        // What layers pass on, and one layer's at a time.
-        true => kept.iter().max().copied().unwrap_or(0) + layers.len() * 3 * hidden_size,
-        false => kept.iter().sum(),
+    let weights = 4 * copies * prepared.weights.n_values() as u64;
+    weights + kept_bytes(prepared.config(), recipe.run.rows, recipe.run.recompute)
+}
+
+/// What a step of `rows` rows keeps for the way back: layers, which with `recompute` pass on their results and keep one
+/// layer's at a time; the towers of a step whose rows are all of media; and some rows' logits.
+pub fn kept_bytes(config: &ModelConfig, rows: usize, recompute: bool) -> u64 {
+    let TextConfig { hidden_size, n_heads, n_kv_heads, head_len, layers, vocab_size, .. } = &config.text;
+    let heads = (n_heads + 2 * n_kv_heads) * head_len;
+    let of_layer = layers.iter().map(|layer| {
+        // Gate, up and their product, forward and back.
+        let inner = match layer.ffn {
+            Ffn::Dense { width } => 6 * width,
+            Ffn::Moe { width, top_k, shared_width, .. } => 3 * (shared_width + top_k * width) + 2 * top_k * hidden_size,
+        };
+        12 * hidden_size + 3 * heads + inner
+    });
+    let a_row = match recompute {
+        true => of_layer.clone().max().unwrap_or(0) + layers.len() * 3 * hidden_size,
+        false => of_layer.sum(),
     };
-    let logits = 3 * train::Objective::default().logit_rows * vocab_size;
-    4 * (copies * prepared.weights.n_values() + recipe.run.rows * a_row + logits) as u64
+    let of_tower = |width: usize, inner: usize, n_layers: usize| n_layers * (21 * width + 3 * inner);
+    let vision = config.vision.as_ref().map(|it| {
+        it.joined_patches().pow(2) * of_tower(it.hidden_size, it.intermediate_size, it.n_layers)
+    });
+    let audio = config.audio.as_ref().map(|it| {
+        let encoder = &it.encoder;
+        it.projector.stack * of_tower(encoder.hidden_size, encoder.intermediate_size, encoder.n_layers)
+    });
+    let a_row = a_row + vision.max(audio).unwrap_or(0);
+    let logits = 3 * train::Objective::default().logit_rows.min(rows) * vocab_size;
+    4 * (rows as u64 * a_row as u64 + logits as u64)
 }

@@ -1,7 +1,7 @@
 //! `puna train`.
 
 pub mod follow;
-mod forecast;
+pub mod forecast;
 pub mod prepare;
 pub mod report;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use cpu::{Cpu, Precision, Strided, Write};
-use formats::config::TextConfig;
+use formats::config::ModelConfig;
 use formats::{Checkpoint, ReasoningConfig};
 use tempfile::TempDir;
 use tokenizer::Tokenizer;
@@ -101,9 +101,9 @@ impl Prepared {
         Ok(Self { recipe, weights, folder, skeleton, template })
     }
 
-    /// What the decoder is.
-    pub fn config(&self) -> &TextConfig {
-        &self.template.config.text
+    /// What the model is.
+    pub fn config(&self) -> &ModelConfig {
+        &self.template.config
     }
 
     /// Opens the data and begins; gives the model's files too.
@@ -138,6 +138,7 @@ impl Prepared {
         let makers = Makers {
             fonts: settings.fonts.as_ref().map(beside),
             icons: settings.icons.as_ref().map(beside),
+            prose: settings.prose.iter().map(beside).collect(),
             ..Makers::default()
         };
         Data { recipe: &self.recipe, folder: &self.folder, template: &self.template, makers }

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Training speed of the reference model against PyTorch, in turns on the same cores.
 
-usage: python benches/train.py [--runs 5] [--steps 3] [--threads 2] [--out FILE]
+usage: python benches/train.py [--runs 5] [--steps 3] [--threads 2] [--precision f32|bf16] [--out FILE]
 
 The model is that of crates/train/benches/step.rs: 24.5 M parameters, 6 layers of width 256, 4 query heads on 2 key heads,
 8 experts of 512 (one a token) and a shared one, vocabulary 4096; sequences of 256, 8 a step; AdamW, gradients clipped.
 PyTorch's is written for speed: fused q/k/v and gate/up, scaled_dot_product_attention, rows grouped by expert with one
 matrix product an expert, the foreach AdamW.  Build ours first: cargo bench -p train --bench step --no-run
+
+bf16: products of both sides are computed from bfloat16, PyTorch's by autocast; weights stay f32.
 
 One JSON line a run of each side, then one with the ratio of the medians and its spread.  Needs torch.
 """
@@ -24,7 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 WIDTH, LAYERS, HEADS, KV_HEADS, FFN, EXPERTS, VOCAB, LEN, BATCH = 256, 6, 4, 2, 512, 8, 4096, 256, 8
 
 
-def torch_run(steps, threads):
+def torch_run(steps, threads, precision):
     """Tokens a second of PyTorch, the median of `steps`; printed as JSON."""
     import torch
     from torch import nn
@@ -97,19 +99,21 @@ def torch_run(steps, threads):
         ids = torch.randint(0, VOCAB, (BATCH, LEN + 1))
         begin = time.perf_counter()
         optimiser.zero_grad(set_to_none=True)
-        model(ids[:, :-1], ids[:, 1:], angles.cos(), angles.sin()).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            loss = model(ids[:, :-1], ids[:, 1:], angles.cos(), angles.sin())
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         seconds.append(time.perf_counter() - begin)
-    print(json.dumps({"test": "train", "engine": f"torch {torch.__version__}", "threads": threads,
+    print(json.dumps({"test": "train", "engine": f"torch {torch.__version__}", "threads": threads, "precision": precision,
                       "parameters": sum(p.numel() for p in model.parameters()),
                       "tok_per_s": round(BATCH * LEN / statistics.median(seconds[1:])),
                       "peak_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
 
 
-def ours(binary, steps, threads):
+def ours(binary, steps, threads, precision):
     """The same of the newest build of the bench."""
-    args = [binary, "--size", "real", "--steps", str(steps), "--threads", str(threads)]
+    args = [binary, "--size", "real", "--steps", str(steps), "--threads", str(threads), "--precision", precision]
     return json.loads(subprocess.run(args, check=True, capture_output=True, text=True).stdout) | {"engine": "puna"}
 
 
@@ -118,11 +122,12 @@ def main():
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--torch", action="store_true", help="run PyTorch's side once, in this process")
     args = parser.parse_args()
     if args.torch:
-        return torch_run(args.steps, args.threads)
+        return torch_run(args.steps, args.threads, args.precision)
     found = [path for path in (ROOT / "target/release/deps").glob("step-*") if path.suffix == "" and os.access(path, os.X_OK)]
     if not found:
         sys.exit("no bench is built: cargo bench -p train --bench step --no-run")
@@ -131,15 +136,16 @@ def main():
     for _ in range(args.runs):
         for side in rates:
             if side == "puna":
-                line = ours(binary, args.steps, args.threads)
+                line = ours(binary, args.steps, args.threads, args.precision)
             else:
-                command = [sys.executable, __file__, "--torch", "--steps", str(args.steps), "--threads", str(args.threads)]
+                command = [sys.executable, __file__, "--torch", "--steps", str(args.steps), "--threads", str(args.threads),
+                           "--precision", args.precision]
                 line = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             rates[side].append(line["tok_per_s"])
             lines.append(line)
             print(json.dumps(line), flush=True)
     ratios = sorted(a / b for a, b in zip(rates["puna"], rates["torch"]))
-    summary = {"test": "train", "ratio": round(statistics.median(rates["puna"]) / statistics.median(rates["torch"]), 3),
+    summary = {"test": "train", "precision": args.precision, "ratio": round(statistics.median(rates["puna"]) / statistics.median(rates["torch"]), 3),
                "ratios": [round(ratio, 3) for ratio in ratios], "load_average": os.getloadavg()[0]}
     print(json.dumps(summary))
     if args.out:

@@ -8,6 +8,7 @@ mod router;
 mod run;
 mod sequence;
 mod tape;
+mod teacher;
 mod trainer;
 mod weights;
 
@@ -25,5 +26,6 @@ pub use router::RouterLoss;
 pub use run::{End, Event, Plan, Run, Stage};
 pub use sequence::{Chunk, Media, Sequence};
 pub use tape::{Mark, Tape, Var};
+pub use teacher::{Distillation, Teacher};
 pub use trainer::{Step, Trained, Trainer};
 pub use weights::Weights;

@@ -8,7 +8,8 @@ use llama::{AudioChunk, Batch, Input, Model, PageRun, Passage, Probe, Row, Site}
 use tensor::{Adjoint, Device, KvFormat, PAGE_LEN, Targets};
 
 use crate::router::{Router, RouterLoss};
-use crate::{Mark, Media, Sequence, Tape, TrainError, Var};
+use crate::teacher::Lesson;
+use crate::{Distillation, Mark, Media, Sequence, Tape, Teacher, TrainError, Var};
 
 /// What a step's loss is made of.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -45,6 +46,8 @@ pub struct Losses {
     pub entropy: f64,
     /// The sum of the weights.
     pub weight: f64,
+    /// The weighted sum of the divergences from a teacher, in nats, where there is one.
+    pub divergence: f64,
     /// Of each layer with experts, its router's.
     pub routers: Vec<RouterLoss>,
     /// Rows that went through the model.
@@ -66,6 +69,21 @@ impl Objective {
         tape: &Tape<D>,
         model: &Model<Tape<D>>,
         sequences: &[Sequence],
+        of_step: (f64, f32),
+    ) -> Result<Losses, TrainError> {
+        self.accumulate_from(None, (tape, model), sequences, of_step)
+    }
+
+    /// [`accumulate`](Self::accumulate), where a part of the loss is the divergence from what `teacher` says:
+    /// (1 − [`share`](crate::Distillation::share)) · cross-entropy + share · τ² · KL(teacher ‖ model).
+    ///
+    /// # Errors
+    /// As [`accumulate`](Self::accumulate).
+    pub fn accumulate_from<D: Adjoint>(
+        &self,
+        teacher: Option<&Teacher<D>>,
+        (tape, model): (&Tape<D>, &Model<Tape<D>>),
+        sequences: &[Sequence],
         (total_weight, share): (f64, f32),
     ) -> Result<Losses, TrainError> {
         let start = tape.mark();
@@ -76,22 +94,25 @@ impl Objective {
         let scored: Vec<Scored> = scored(sequences).collect();
         let wanted: Vec<usize> = scored.iter().map(|scored| scored.row).collect();
         if !wanted.is_empty() {
+            let lesson = match teacher {
+                Some(teacher) => Some((teacher.lesson(sequences, &wanted)?, teacher.how())),
+                None => None,
+            };
             let hidden = model.decoder.hidden(tape, &x, &wanted)?;
             for (i, scored) in scored.chunks(self.logit_rows.max(1)).enumerate() {
-                self.entropy(tape, model, (&hidden, i), scored, total_weight, &mut losses)?;
+                self.entropy((tape, model), (&hidden, i), (scored, lesson.as_ref()), total_weight, &mut losses)?;
             }
         }
         tape.rewind(start)?;
         Ok(losses)
     }
 
-    /// The cross-entropy of some rows of `hidden`, piece `piece` of them, and its way back to `hidden`.
+    /// The loss of some rows of `hidden`, piece `piece` of them, and its way back to `hidden`.
     fn entropy<D: Adjoint>(
         &self,
-        tape: &Tape<D>,
-        model: &Model<Tape<D>>,
+        (tape, model): (&Tape<D>, &Model<Tape<D>>),
         (hidden, piece): (&Var, usize),
-        scored: &[Scored],
+        (scored, lesson): (&[Scored], Option<&(Lesson<'_, D>, Distillation)>),
         total_weight: f64,
         losses: &mut Losses,
     ) -> Result<(), TrainError> {
@@ -99,7 +120,17 @@ impl Objective {
         let first = piece * self.logit_rows.max(1);
         let rows: Vec<usize> = (first..first + scored.len()).collect();
         let logits = model.decoder.logits(tape, &tape.rows(hidden, &rows)?)?;
-        let gradient = losses.add(tape, &logits, scored, total_weight)?;
+        let mut gradient = losses.add(tape, &logits, scored, total_weight)?;
+        if let Some((lesson, how)) = lesson {
+            let dev = tape.inner();
+            gradient = dev.scale_rows(&gradient, &vec![1.0 - how.share; rows.len()])?;
+            let scale = f64::from(how.share * how.temperature * how.temperature) / total_weight;
+            let weights: Vec<f32> = scored.iter().map(|row| (f64::from(row.weight) * scale) as f32).collect();
+            let (values, taught) = (tape.value(&logits)?, lesson.logits(&rows)?);
+            let (divergences, pull) = dev.divergence(&values, &taught, how.temperature, &weights)?;
+            losses.divergence += divergences.iter().zip(scored).map(|(d, row)| d * f64::from(row.weight)).sum::<f64>();
+            gradient = dev.add(&gradient, &pull)?;
+        }
         tape.seed(&logits, gradient)?;
         Ok(tape.rewind(mark)?)
     }
@@ -152,6 +183,7 @@ impl Losses {
     pub fn merge(&mut self, other: &Self) {
         self.entropy += other.entropy;
         self.weight += other.weight;
+        self.divergence += other.divergence;
         self.n_rows += other.n_rows;
         self.preferred += other.preferred;
         match self.routers.is_empty() {

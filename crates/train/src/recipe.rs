@@ -21,6 +21,8 @@ pub struct Recipe {
     /// What it is trained on.
     #[serde(default)]
     pub data: DataRecipe,
+    /// Whose probabilities it learns from as well.
+    pub teacher: Option<TeacherRecipe>,
     /// How its weights are changed.
     #[serde(default)]
     pub optimizer: OptimizerRecipe,
@@ -62,6 +64,28 @@ pub struct ModelRecipe {
     pub experts: Option<usize>,
     /// The same: width of an expert.
     pub ffn: Option<usize>,
+}
+
+/// Another model that is learnt from. It has the same tokens.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeacherRecipe {
+    /// A Hugging Face folder or a GGUF file.
+    pub model: PathBuf,
+    /// The divergence's share of the loss.
+    #[serde(default = "default_share")]
+    pub share: f32,
+    /// What both models' logits are divided by.
+    #[serde(default = "default_temperature")]
+    pub temperature: f32,
+}
+
+fn default_share() -> f32 {
+    0.5
+}
+
+fn default_temperature() -> f32 {
+    1.0
 }
 
 /// What is learnt from, and how it is cut.
@@ -285,6 +309,11 @@ impl Recipe {
         }
         if !positive(*lr) || !positive(*clip) || *weight_decay < 0.0 || !(0.0..=1.0).contains(decay) {
             return Err("[optimizer] lr and clip are above 0, weight_decay is not below it, decay is 0 to 1");
+        }
+        if let Some(TeacherRecipe { share, temperature, .. }) = &self.teacher
+            && (!(0.0..=1.0).contains(share) || !positive(f64::from(*temperature)))
+        {
+            return Err("[teacher] share is 0 to 1, temperature above 0");
         }
         if betas.iter().chain(average).any(|beta| !(0.0..1.0).contains(beta)) {
             return Err("[optimizer] betas and average are 0 to 1, without 1");

@@ -9,7 +9,7 @@ use tensor::Adjoint;
 
 use crate::optim::{Counters, Optimizer, Outcome};
 use crate::preference::{Preference, log_probabilities};
-use crate::{Losses, Objective, Sequence, Tape, TrainError, Weights, data, evaluate};
+use crate::{Losses, Objective, Sequence, Tape, Teacher, TrainError, Weights, data, evaluate};
 
 /// Which tensors are trained, by name.
 pub type Trained = Arc<dyn Fn(&str) -> bool + Send + Sync>;
@@ -26,6 +26,8 @@ pub struct Trainer<D: Adjoint> {
     /// How pairs are learnt from, and the whole model that they are measured against; beside an adapter, that is the
     /// model without it.
     preference: Option<(Preference, Option<Weights>)>,
+    /// Who else is learnt from.
+    teacher: Option<Teacher<D>>,
     /// The model that an adapter is beside, between steps.
     kept: Option<Loaded<D>>,
 }
@@ -53,7 +55,7 @@ impl<D: Adjoint> Trainer<D> {
         optimizer: Optimizer,
         (objective, rows): (Objective, usize),
     ) -> Self {
-        Self { dev, weights, optimizer, objective, trained, rows, preference: None, kept: None }
+        Self { dev, weights, optimizer, objective, trained, rows, preference: None, teacher: None, kept: None }
     }
 
     /// Learns from pairs of answers too, measured against the weights as they are now.
@@ -62,6 +64,12 @@ impl<D: Adjoint> Trainer<D> {
         let reference = self.weights.lora().is_none().then(|| self.weights.clone());
         self.preference = Some((preference, reference));
         self
+    }
+
+    /// Learns from what `teacher` says too.
+    #[must_use]
+    pub fn taught_by(self, teacher: Teacher<D>) -> Self {
+        Self { teacher: Some(teacher), ..self }
     }
 
     /// One step on what `step` has: sequences, or pairs of answers.
@@ -125,7 +133,8 @@ impl<D: Adjoint> Trainer<D> {
         let mut losses = Losses::default();
         for piece in pieces(sequences, Sequence::len, self.rows) {
             let share = piece.iter().map(Sequence::len).sum::<usize>() as f32 / n_rows.max(1) as f32;
-            losses.merge(&self.objective.accumulate(&loaded.tape, &loaded.model, piece, (total, share))?);
+            let on = (&loaded.tape, &loaded.model);
+            losses.merge(&self.objective.accumulate_from(self.teacher.as_ref(), on, piece, (total, share))?);
         }
         let gradients = loaded.tape.take_gradients();
         self.keep(loaded);

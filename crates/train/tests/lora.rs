@@ -32,7 +32,7 @@ fn adapter(name: &str) -> Result<Lora> {
 }
 
 fn cpu(n_threads: usize) -> Cpu {
-    Cpu::new(CpuOptions { threads: NonZeroUsize::new(n_threads), isa: None, ..Default::default() })
+    Cpu::new(CpuOptions { threads: NonZeroUsize::new(n_threads), ..Default::default() })
 }
 
 /// Texts of tokens below 100.

@@ -84,7 +84,7 @@ pub fn tokenizer() -> Result<Tokenizer> {
 /// # Errors
 /// If it does not load.
 pub fn parts(n_threads: usize) -> Result<Parts<Cpu>> {
-    let options = CpuOptions { threads: NonZeroUsize::new(n_threads), isa: None };
+    let options = CpuOptions { threads: NonZeroUsize::new(n_threads), ..Default::default() };
     let Toy { dev, model, .. } = Toy::load(Cpu::new(options), &folder()?)?;
     let tokenizer = tokenizer()?;
     let image_ids = tokenizer::ImageIds::of(&tokenizer);

@@ -13,7 +13,7 @@ use tensor::KvFormat;
 const CONTEXT: usize = 512;
 
 fn engine(folder: &std::path::Path, n_threads: usize) -> Result<Engine<Cpu>> {
-    let options = CpuOptions { threads: NonZeroUsize::new(n_threads), isa: None };
+    let options = CpuOptions { threads: NonZeroUsize::new(n_threads), ..Default::default() };
     let toy = Toy::load(Cpu::new(options), folder)?;
     Ok(Engine::new(toy.dev, toy.model, CONTEXT, KvFormat::Q8)?)
 }

@@ -101,7 +101,7 @@ fn every_stored_format_gives_the_bits_of_reference() -> Result<()> {
         write(&path, &decoder, 5)?;
         let want = Toy::load(Reference, &path)?.run(&ids, None, 16)?;
         for n_threads in [1, 2] {
-            let options = CpuOptions { threads: std::num::NonZeroUsize::new(n_threads), isa: None };
+            let options = CpuOptions { threads: std::num::NonZeroUsize::new(n_threads), ..Default::default() };
             let got = Toy::load(Cpu::new(options), &path)?.run(&ids, None, 7)?;
             assert_eq!(bits(&got), bits(&want), "{name} on {n_threads} threads");
         }

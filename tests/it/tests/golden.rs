@@ -14,7 +14,7 @@ use tensor::{Device, Reference};
 const TOLERANCE: f32 = 2e-5;
 
 fn cpu(n_threads: usize) -> Cpu {
-    Cpu::new(CpuOptions { threads: NonZeroUsize::new(n_threads), isa: None })
+    Cpu::new(CpuOptions { threads: NonZeroUsize::new(n_threads), ..Default::default() })
 }
 
 /// Compares every golden tensor of `prompt` with what `seen` holds; returns how many and the largest difference.

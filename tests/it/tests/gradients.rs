@@ -29,7 +29,7 @@ const STRIDE: usize = 13;
 const OBJECTIVE: Objective = Objective { balance: 0.01, router_z: 0.001, logit_rows: 7, memory: Memory::KeepAll };
 
 fn cpu(n_threads: usize) -> Arc<Cpu> {
-    Arc::new(Cpu::new(CpuOptions { threads: NonZeroUsize::new(n_threads), isa: None }))
+    Arc::new(Cpu::new(CpuOptions { threads: NonZeroUsize::new(n_threads), ..Default::default() }))
 }
 
 /// Folders of goldens: the repository's, then the one that `PUNA_TRAIN_GOLDENS` names.

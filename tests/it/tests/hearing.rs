@@ -24,7 +24,7 @@ const FRAMES_TOLERANCE: f32 = 1e-5;
 const LOGITS_TOLERANCE: f32 = 1e-4;
 
 fn cpu(n_threads: usize) -> Cpu {
-    Cpu::new(CpuOptions { threads: NonZeroUsize::new(n_threads), isa: None })
+    Cpu::new(CpuOptions { threads: NonZeroUsize::new(n_threads), ..Default::default() })
 }
 
 /// Holds `got` against the vector `name`.
@@ -454,7 +454,7 @@ fn reference_and_cpu_agree_to_the_bit_on_every_instruction_set() -> Result<()> {
             let want = rows(&Reference, &reference, &clip.chunks())?;
             for n_threads in [1, 2] {
                 for isa in Isa::ALL.iter().copied().filter(|isa| *isa <= Isa::detect()) {
-                    let dev = Cpu::new(CpuOptions { threads: NonZeroUsize::new(n_threads), isa: Some(isa) });
+                    let dev = Cpu::new(CpuOptions { threads: NonZeroUsize::new(n_threads), isa: Some(isa), ..Default::default() });
                     let audio = heard(&dev, &folder, block, &settings)?;
                     assert_eq!(rows(&dev, &audio, &clip.chunks())?, want, "{isa:?}, {n_threads} threads");
                     n_compared += 1;

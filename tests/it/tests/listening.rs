@@ -35,7 +35,7 @@ fn parts_with(encoder: &Value, features: &Value, limits: &Limits) -> Result<(Par
     let own = checkpoint.audio_preprocessor.context("a preprocessor")?;
     let config = ClipConfig::of(&own, audio, limits)?;
     let ids = AudioIds { start: audio.tokens.start, audio: audio.tokens.audio, end: audio.tokens.end };
-    let dev = Cpu::new(CpuOptions { threads: NonZeroUsize::new(1), isa: None });
+    let dev = Cpu::new(CpuOptions { threads: NonZeroUsize::new(1), ..Default::default() });
     let Toy { dev, model, .. } = Toy::load(dev, folder.path())?;
     let tokenizer = tokenizer()?.into();
     Ok((Parts { dev, model, tokenizer, image_ids: None, audio_ids: Some(ids) }, config))

@@ -24,7 +24,7 @@ fn adapter(name: &str) -> PathBuf {
 }
 
 fn cpu(n_threads: usize) -> Cpu {
-    Cpu::new(CpuOptions { threads: NonZeroUsize::new(n_threads), isa: None })
+    Cpu::new(CpuOptions { threads: NonZeroUsize::new(n_threads), ..Default::default() })
 }
 
 fn load<D: Device>(dev: D, model: &Path, lora: &Lora) -> Result<Toy<D>> {

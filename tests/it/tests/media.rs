@@ -38,7 +38,7 @@ fn parts_with(n_threads: usize, encoder: &Value, features: &Value) -> Result<(Pa
 }
 
 fn cpu(n_threads: usize) -> Cpu {
-    Cpu::new(CpuOptions { threads: NonZeroUsize::new(n_threads), isa: None })
+    Cpu::new(CpuOptions { threads: NonZeroUsize::new(n_threads), ..Default::default() })
 }
 
 /// The model in `folder`, without the tokens around its images, and how it takes clips.

@@ -14,7 +14,7 @@ use tensor::{Device, KvFormat, PAGE_LEN, Reference, packed};
 const N_LAYERS: usize = 8;
 
 fn device(n_threads: usize) -> Cpu {
-    Cpu::new(CpuOptions { threads: std::num::NonZeroUsize::new(n_threads), isa: None })
+    Cpu::new(CpuOptions { threads: std::num::NonZeroUsize::new(n_threads), ..Default::default() })
 }
 
 /// Writes the model in `folder` to `path`, by the recipe `to`.

@@ -26,7 +26,7 @@ fn trainer(weights: Weights, rows: usize, n_threads: usize) -> Trainer<Cpu> {
     let settings = Settings { adamw, muon: None, norm_limit: Some(1.0), average_decay: None };
     let compute = Compute::plain(threads.map_or(Threads::ONE, Threads::new));
     let objective = Objective { balance: 0.0, router_z: 0.0, ..Objective::default() };
-    let dev = Arc::new(Cpu::new(CpuOptions { threads, isa: None }));
+    let dev = Arc::new(Cpu::new(CpuOptions { threads, ..Default::default() }));
     Trainer::new(dev, (weights, Arc::new(|_| true)), Optimizer::new(settings, compute), (objective, rows))
 }
 

@@ -18,7 +18,7 @@ use tensor::{Device, Format};
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [folder, mel, out] = arguments.as_slice() else { bail!("usage: encode_audio ENCODER MEL OUT") };
-    let dev = Cpu::new(CpuOptions { threads: NonZeroUsize::new(2), isa: None });
+    let dev = Cpu::new(CpuOptions { threads: NonZeroUsize::new(2), ..Default::default() });
     let source = EncoderSource::open(Path::new(folder))?;
     let encoder = AudioEncoder::load(&dev, &source.config, &source.tensors)?;
     let vectors = Vectors::open(Path::new(mel))?;

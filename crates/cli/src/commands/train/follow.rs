@@ -96,7 +96,9 @@ impl Shown {
                 };
                 let router = |router: &train::RouterLoss| json!({"layer": router.layer, "balance": router.balance, "sent": router.sent});
                 let routers: Vec<_> = done.losses.routers.iter().map(router).collect();
-                Some(json!({"step": step, "loss": loss, "lr_factor": factor, "norm": norm, "tok_per_s": tokens_per_s,
+                // Of a run without a teacher, 0.
+                let divergence = done.losses.divergence / done.losses.weight;
+                Some(json!({"step": step, "loss": loss, "divergence": divergence, "lr_factor": factor, "norm": norm, "tok_per_s": tokens_per_s,
                     "tokens": done.losses.n_rows, "routers": routers}))
             }
             Event::Evaluated { step, mean, by_source } => {

@@ -13,9 +13,9 @@ use tokenizer::Tokenizer;
 use train::checkpoint::{Checkpoints, Disk};
 use train::data::{Encoder, Feed, FeedSettings, Ingredient, Makers, Mixture, MixtureSettings, Source, Step, held_out};
 use train::optim::{Compute, Optimizer, Threads, plain_product};
-use train::recipe::{self, Recipe, SourceRecipe, StageRecipe};
+use train::recipe::{self, Recipe, SourceRecipe, StageRecipe, TeacherRecipe};
 use train::shape::NamedTokens;
-use train::{Memory, Objective, Plan, Run, Stage, Trained, Trainer, Weights};
+use train::{Distillation, Memory, Objective, Plan, Run, Stage, Teacher, Trained, Trainer, Weights};
 
 use crate::failure::usage;
 use crate::model::{self, DeviceArguments};
@@ -128,8 +128,22 @@ impl Prepared {
         let all: Trained = Arc::new(|_: &str| true);
         let schedule =
             (recipe.schedule(), Plan { save_every: recipe.run.save_every, evaluate_every: recipe.run.evaluate_every });
+        let teacher = recipe.teacher.as_ref().map(|teacher| self.teacher(&dev, teacher)).transpose()?;
         let trainer = Trainer::new(dev, (self.weights, all), optimizer, (objective, recipe.run.rows));
+        let trainer = teacher.into_iter().fold(trainer, Trainer::taught_by);
         Ok((self.skeleton, Run::new(trainer, stages, schedule, checkpoints)))
+    }
+
+    /// The model that is learnt from.
+    fn teacher(&self, dev: &Arc<Cpu>, recipe: &TeacherRecipe) -> Result<Teacher<Cpu>> {
+        let checkpoint = model::open_weights(&self.folder.join(&recipe.model))?;
+        let (theirs, ours) = (checkpoint.config.text.vocab_size, self.config().text.vocab_size);
+        if theirs != ours {
+            let message = format!("{} has {theirs} tokens, the model {ours}", recipe.model.display());
+            return Err(usage(message, "a teacher speaks of the same tokens: give both one tokenizer"));
+        }
+        let how = Distillation { share: recipe.share, temperature: recipe.temperature };
+        Ok(Teacher::new(Arc::clone(dev), &checkpoint, how)?)
     }
 
     fn data(&self) -> Data<'_> {

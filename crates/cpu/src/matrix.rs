@@ -7,8 +7,8 @@ use tensor::quant::{ACTIVATION_LEN, Kind};
 use tensor::{Bytes, Format, OpError, Orientation, WeightSource, packed};
 
 use crate::aligned::{Aligned, LINE};
-use crate::experts::{Expert, Experts, Streamed};
 use crate::device::Precision;
+use crate::experts::{Expert, Experts, Streamed};
 use crate::kernels::{Dense, Kernels, ROWS, RowGroups};
 use crate::numbers::Numbers;
 use crate::pack::{Job, Stored};

@@ -11,8 +11,8 @@ use tensor::OpError;
 
 use crate::Cpu;
 use crate::aligned::LINE;
-use crate::kernels::{Dense, Kernels, Lanes, ROWS, RowGroups};
 use crate::device::Precision;
+use crate::kernels::{Dense, Kernels, Lanes, ROWS, RowGroups};
 use crate::linear::DENSE_ROWS;
 use crate::pairs;
 use crate::pool::{Disjoint, Pool};

@@ -227,7 +227,8 @@ impl Bench {
         let mut devices = Vec::new();
         for isa in Isa::ALL.iter().copied().filter(|isa| *isa <= Isa::detect()) {
             for threads in 1..=3 {
-                let cpu = Cpu::new(CpuOptions { threads: NonZeroUsize::new(threads), isa: Some(isa), ..Default::default() });
+                let cpu =
+                    Cpu::new(CpuOptions { threads: NonZeroUsize::new(threads), isa: Some(isa), ..Default::default() });
                 assert_eq!((cpu.isa(), cpu.threads()), (isa, threads));
                 devices.push(cpu);
             }

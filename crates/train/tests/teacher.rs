@@ -74,7 +74,8 @@ fn the_gradient_is_that_of_the_divergence() -> Result<()> {
         let mut weights = student.clone();
         for (name, gradient) in &gradients {
             let values = student.tensors().find(|(known, _, _)| known == name).map_or(&[][..], |(_, _, values)| values);
-            let values = values.iter().zip(gradient).map(|(value, d)| (f64::from(*value) + step * f64::from(*d)) as f32);
+            let values =
+                values.iter().zip(gradient).map(|(value, d)| (f64::from(*value) + step * f64::from(*d)) as f32);
             weights.set(name, values.collect())?;
         }
         divergence(&weights)

@@ -454,7 +454,11 @@ fn reference_and_cpu_agree_to_the_bit_on_every_instruction_set() -> Result<()> {
             let want = rows(&Reference, &reference, &clip.chunks())?;
             for n_threads in [1, 2] {
                 for isa in Isa::ALL.iter().copied().filter(|isa| *isa <= Isa::detect()) {
-                    let dev = Cpu::new(CpuOptions { threads: NonZeroUsize::new(n_threads), isa: Some(isa), ..Default::default() });
+                    let dev = Cpu::new(CpuOptions {
+                        threads: NonZeroUsize::new(n_threads),
+                        isa: Some(isa),
+                        ..Default::default()
+                    });
                     let audio = heard(&dev, &folder, block, &settings)?;
                     assert_eq!(rows(&dev, &audio, &clip.chunks())?, want, "{isa:?}, {n_threads} threads");
                     n_compared += 1;

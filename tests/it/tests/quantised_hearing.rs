@@ -119,7 +119,8 @@ fn an_encoder_in_eight_bits_has_the_same_bits_on_every_device() -> Result<()> {
     let mut n_devices = 0;
     for isa in Isa::ALL.iter().copied().filter(|isa| *isa <= Isa::detect()) {
         for n_threads in [1, 2] {
-            let dev = Cpu::new(CpuOptions { threads: NonZeroUsize::new(n_threads), isa: Some(isa), ..Default::default() });
+            let dev =
+                Cpu::new(CpuOptions { threads: NonZeroUsize::new(n_threads), isa: Some(isa), ..Default::default() });
             assert_eq!(bits(&rows(&dev, &config, &tensors)?), want, "{isa:?}, {n_threads} threads");
             n_devices += 1;
         }

@@ -33,7 +33,9 @@ impl Sentences {
         for paragraph in text.split("\n\n") {
             let words = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
             let words: String = words.chars().map(plain).filter(|c| *c != '\u{2060}').collect();
-            sentences.extend(words.split_inclusive(['.', '?', '!']).map(str::trim).filter(|it| is_whole(it)).map(str::to_owned));
+            sentences.extend(
+                words.split_inclusive(['.', '?', '!']).map(str::trim).filter(|it| is_whole(it)).map(str::to_owned),
+            );
         }
         Self(sentences)
     }
@@ -153,7 +155,9 @@ impl Passages {
                     let is_there = draw.random_bool(0.5);
                     if !is_there {
                         let other = self.passage(draw, 1).concat();
-                        let Some(new) = words_of(&other).find(|new| new.len() > 3 && !has(&text, new)) else { continue };
+                        let Some(new) = words_of(&other).find(|new| new.len() > 3 && !has(&text, new)) else {
+                            continue;
+                        };
                         word = new.to_owned();
                     }
                     (text, if is_there { "Yes." } else { "No." }.to_owned())
@@ -188,7 +192,9 @@ fn wanted(kind: Kind, slots: &crate::wording::Slots) -> Option<String> {
     match kind {
         Kind::Missing | Kind::GoOn => None,
         Kind::Has => Some(if has(text, slots.text('w')?) { "yes" } else { "no" }.to_owned()),
-        Kind::Which => sentences.iter().find(|it| slots.text('w').is_some_and(|word| has(it, word))).map(|it| (*it).to_owned()),
+        Kind::Which => {
+            sentences.iter().find(|it| slots.text('w').is_some_and(|word| has(it, word))).map(|it| (*it).to_owned())
+        }
         Kind::First => sentences.first().map(|it| (*it).to_owned()),
         Kind::Last => sentences.last().map(|it| (*it).to_owned()),
         Kind::Count => Some(sentences.len().to_string()),

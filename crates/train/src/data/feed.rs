@@ -7,10 +7,10 @@ use std::thread::{self, JoinHandle};
 use generators::Split;
 use serde::{Deserialize, Serialize};
 
-use super::{DataError, Place};
 use super::encode::{Encoded, Encoder, Unit};
 use super::mixture::{Ingredient, Mixture, MixtureSettings, MixtureState, Source};
 use super::pack::pack;
+use super::{DataError, Place};
 use crate::{Media, Sequence};
 
 /// Bytes of pixels and log-mel columns that wait to be packed at most, about.

@@ -45,7 +45,8 @@ impl Group {
         if shape.len() < 2 || module.contains("norm") || module.contains("embed") {
             return Self::Undecayed;
         }
-        let is_inside = parts.iter().any(|part| *part == "layers" || *part == "vision_adapter" || part.ends_with("_projector"));
+        let is_inside =
+            parts.iter().any(|part| *part == "layers" || *part == "vision_adapter" || part.ends_with("_projector"));
         let is_small = module == "router" || parts.iter().any(|part| part.starts_with("lora_"));
         match *shape {
             [rows, columns] if is_inside && !is_small => {

@@ -132,7 +132,12 @@ impl Prepared {
             _ => Objective { memory, balance: 0.0, router_z: 0.0, ..Objective::default() },
         };
         let weights = (subject.weights.clone(), Arc::new(|_: &str| true) as train::Trained);
-        let trainer = Trainer::new(Arc::new(command.device.open_with(steps.precision)), weights, optimizer, (objective, steps.rows));
+        let trainer = Trainer::new(
+            Arc::new(command.device.open_with(steps.precision)),
+            weights,
+            optimizer,
+            (objective, steps.rows),
+        );
         match command.method {
             Method::Dpo => trainer.preferring(Preference { beta: command.adapter.beta }),
             _ => trainer,

@@ -98,8 +98,10 @@ impl Shown {
                 let routers: Vec<_> = done.losses.routers.iter().map(router).collect();
                 // Of a run without a teacher, 0.
                 let divergence = done.losses.divergence / done.losses.weight;
-                Some(json!({"step": step, "loss": loss, "divergence": divergence, "lr_factor": factor, "norm": norm, "tok_per_s": tokens_per_s,
-                    "tokens": done.losses.n_rows, "routers": routers}))
+                Some(
+                    json!({"step": step, "loss": loss, "divergence": divergence, "lr_factor": factor, "norm": norm, "tok_per_s": tokens_per_s,
+                    "tokens": done.losses.n_rows, "routers": routers}),
+                )
             }
             Event::Evaluated { step, mean, by_source } => {
                 let recent = self.losses.last().map(|loss| format!("loss {loss:.4}, "));

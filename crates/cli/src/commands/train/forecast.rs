@@ -92,9 +92,10 @@ pub fn kept_bytes(config: &ModelConfig, rows: usize, recompute: bool) -> u64 {
         false => of_layer.sum(),
     };
     let of_tower = |width: usize, inner: usize, n_layers: usize| n_layers * (21 * width + 3 * inner);
-    let vision = config.vision.as_ref().map(|it| {
-        it.joined_patches().pow(2) * of_tower(it.hidden_size, it.intermediate_size, it.n_layers)
-    });
+    let vision = config
+        .vision
+        .as_ref()
+        .map(|it| it.joined_patches().pow(2) * of_tower(it.hidden_size, it.intermediate_size, it.n_layers));
     let audio = config.audio.as_ref().map(|it| {
         let encoder = &it.encoder;
         it.projector.stack * of_tower(encoder.hidden_size, encoder.intermediate_size, encoder.n_layers)

@@ -8,6 +8,7 @@ mod bars;
 pub(crate) mod canvas;
 mod chart;
 mod clock;
+mod close_up;
 pub(crate) mod describe;
 mod font;
 mod icons;
@@ -46,6 +47,7 @@ pub fn with(options: Options, icons: Option<Icons>) -> Vec<Box<dyn Generator>> {
     let mut all: Vec<Box<dyn Generator>> = vec![
         Box::new(bars::Bars(options.clone())),
         Box::new(clock::Clock(options.clone())),
+        Box::new(close_up::CloseUp(options.clone())),
         Box::new(describe::Describe(options.clone())),
         Box::new(lines::Lines(options.clone())),
         Box::new(printed::Printed(options.clone())),

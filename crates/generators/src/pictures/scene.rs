@@ -142,7 +142,7 @@ pub(crate) fn company(draw: &mut Draw) -> usize {
 }
 
 /// The shape around (0, 0), within a radius of 1.
-fn outline(shape: Shape) -> Option<Path> {
+pub(super) fn outline(shape: Shape) -> Option<Path> {
     let mut path = PathBuilder::new();
     match shape {
         Shape::Circle => path.push_circle(0.0, 0.0, 0.92),

@@ -138,7 +138,7 @@ fn groups_follow_names_and_shapes() {
         ("vision_model.patch_embedding.linear.weight".into(), &[64, 588], Group::Decayed),
         ("vision_model.model.layers.0.mlp.fc1.weight".into(), &[32, 64], two(32, 64)),
         ("vision_model.model.layers.0.mlp.fc1.bias".into(), &[32], Group::Undecayed),
-        ("multi_modal_projector.linear_1.weight".into(), &[64, 64], Group::Decayed),
+        ("multi_modal_projector.linear_1.weight".into(), &[64, 64], two(64, 64)),
     ];
     for (name, shape, expected) in &cases {
         assert_eq!(Group::of(name, shape), *expected, "{name}");

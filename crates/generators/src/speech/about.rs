@@ -86,7 +86,10 @@ impl Generator for CaptionedAloud {
     }
 }
 
-/// The samples of another task, its last question spoken.
+/// Bytes of a question that is spoken, at most: about eight seconds.
+const LONGEST: usize = 100;
+
+/// The samples of another task that are one short question, spoken.
 pub(super) struct Spoken {
     pub(super) voice: Arc<Voice>,
     pub(super) name: &'static str,
@@ -99,7 +102,12 @@ impl Generator for Spoken {
     }
 
     fn sample(&self, split: Split, draw: &mut Draw) -> Sample {
-        let mut sample = self.inner.sample(split, draw);
+        let mut sample = loop {
+            let sample = self.inner.sample(split, draw);
+            if sample.turns.len() == 2 && sample.question().len() <= LONGEST {
+                break sample;
+            }
+        };
         sample.task = self.name;
         let question = sample.turns.iter_mut().rfind(|turn| turn.role == Role::User);
         let Some(turn) = question else { return sample };

@@ -99,11 +99,11 @@ impl Cpu {
         let mut packed = self.values(len + LINE / size_of::<f32>());
         let begin = packed.as_ptr().align_offset(LINE).min(LINE / size_of::<f32>());
         let packed = &mut packed[begin..begin + len];
-        let pieces: Vec<Piece<'_>> = jobs.iter().flat_map(Job::pieces).collect();
+        let pieces: Vec<Piece<'_, '_>> = jobs.iter().flat_map(Job::pieces).collect();
         let to = Disjoint::new(packed);
         balanced(self.pool(), &pieces, Piece::cost, |piece| {
             // SAFETY: pieces do not overlap, and each is packed once.
-            piece.pack(self.kernels(), unsafe { to.part(piece.begin..piece.begin + piece.cost()) });
+            piece.pack(self.kernels(), unsafe { to.part(piece.begin()..piece.begin() + piece.cost()) });
         });
         let cost: usize = jobs.iter().map(|job| job.shape.iter().product::<usize>()).sum();
         let most = cost / (UNITS * self.threads());
@@ -244,20 +244,11 @@ impl<'a> Job<'a> {
     }
 
     /// What is packed: row groups of `b`, and tiles of rows of `a`, of which the last may be narrower.
-    fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
-        let [m, n, k] = self.shape;
-        let Self { layout, row, .. } = *self;
-        let columns = layout.columns();
-        let groups = (0..n).step_by(ROWS).map(move |first| {
-            let rows = first..(first + ROWS).min(n);
-            let begin = self.begin + first * row;
-            Piece { matrix: &self.b, is_group: true, rows, width: ROWS, n_columns: k, layout, row, begin }
-        });
-        let tiles = (0..m).step_by(columns).map(move |first| {
-            let rows = first..(first + columns).min(m);
-            let (width, begin) = (rows.len(), self.rows_begin() + first * row);
-            Piece { matrix: &self.a, is_group: false, rows, width, n_columns: k, layout, row, begin }
-        });
+    fn pieces(&self) -> impl Iterator<Item = Piece<'_, 'a>> {
+        let [m, n, _] = self.shape;
+        let cut = |all: usize, width: usize| (0..all).step_by(width).map(move |i| i..(i + width).min(all));
+        let groups = cut(n, ROWS).map(|rows| Piece { job: self, is_group: true, rows });
+        let tiles = cut(m, self.layout.columns()).map(|rows| Piece { job: self, is_group: false, rows });
         groups.chain(tiles)
     }
 
@@ -277,34 +268,39 @@ impl<'a> Job<'a> {
     }
 }
 
-/// Rows that lie side by side when they are packed.
-struct Piece<'a> {
-    matrix: &'a Strided<'a>,
+/// Rows of an operand that are packed together.
+struct Piece<'j, 'a> {
+    job: &'j Job<'a>,
+    /// Whether they are a row group of `b`, or else rows of `a`.
     is_group: bool,
     rows: Range<usize>,
-    width: usize,
-    n_columns: usize,
-    layout: Layout,
-    /// Places of a row.
-    row: usize,
-    /// Where they go.
-    begin: usize,
 }
 
-impl Piece<'_> {
-    /// Numbers that are written.
+impl Piece<'_, '_> {
+    /// Rows that there is room for.
+    fn width(&self) -> usize {
+        if self.is_group { ROWS } else { self.rows.len() }
+    }
+
+    /// Places that are written.
     fn cost(&self) -> usize {
-        self.width * self.row
+        self.width() * self.job.row
+    }
+
+    /// Where they go.
+    fn begin(&self) -> usize {
+        let operand = if self.is_group { self.job.begin } else { self.job.rows_begin() };
+        operand + self.rows.start * self.job.row
     }
 
     fn pack(&self, kernels: &dyn Kernels, out: &mut [f32]) {
-        let Self { matrix, rows, n_columns, .. } = self;
-        match self.layout {
-            Layout::Tiles(_) => matrix.pack(rows.clone(), self.width, out),
+        let Job { a, b, shape: [_, _, k], layout, .. } = self.job;
+        let (matrix, rows) = (if self.is_group { b } else { a }, self.rows.clone());
+        match layout {
+            Layout::Tiles(_) => matrix.pack(rows, self.width(), out),
             Layout::Pairs => {
-                let out = bytemuck::cast_slice_mut(out);
                 let pack = if self.is_group { Kernels::pack_group } else { Kernels::pack_rows };
-                pack(kernels, matrix, rows.clone(), *n_columns, out);
+                pack(kernels, matrix, rows, *k, bytemuck::cast_slice_mut(out));
             }
         }
     }

@@ -22,7 +22,7 @@ fn prose() -> String {
 fn tasks() -> Vec<Box<dyn Generator>> {
     let sentences = Sentences::of(&prose());
     assert_eq!(sentences.len(), 120, "what is no sentence is left out");
-    with(sentences)
+    with(sentences.into())
 }
 
 #[test]

@@ -16,10 +16,10 @@ mod passages;
 mod unknown;
 
 /// All of them, and those about `prose` where there are sentences.
-pub fn with(prose: Sentences) -> Vec<Box<dyn Generator>> {
+pub fn with(prose: Arc<Sentences>) -> Vec<Box<dyn Generator>> {
     let mut generators = all();
     if !prose.is_empty() {
-        generators.push(Box::new(passages::Passages(Arc::new(prose))));
+        generators.push(Box::new(passages::Passages(prose)));
     }
     generators
 }

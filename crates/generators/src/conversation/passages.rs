@@ -147,9 +147,9 @@ impl Passages {
             let (shown, answer) = match kind {
                 Kind::Missing => (text.replacen(&word, "___", 1), word.clone()),
                 Kind::GoOn => {
-                    let at = sentence.split(' ').count() / 2;
                     let parts: Vec<&str> = sentence.split(' ').collect();
-                    (parts[..at].join(" "), parts[at..].join(" "))
+                    let (begin, end) = parts.split_at(parts.len() / 2);
+                    (begin.join(" "), end.join(" "))
                 }
                 Kind::Has => {
                     let is_there = draw.random_bool(0.5);

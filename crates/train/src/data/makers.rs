@@ -1,6 +1,7 @@
 //! Generators by their names.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use generators::conversation::{self, Sentences};
 use generators::pictures::{self, Fonts, Icons, Options};
@@ -17,8 +18,8 @@ pub struct Makers {
     pub fonts: Option<PathBuf>,
     /// A folder of pictures that are called what they show.
     pub icons: Option<PathBuf>,
-    /// Files of prose that conversations are about.
-    pub prose: Vec<PathBuf>,
+    /// What conversations are about; see [`sentences`].
+    pub prose: Arc<Sentences>,
     /// Pixels along one side of a picture; 0 for the usual.
     pub side: usize,
 }
@@ -31,7 +32,7 @@ impl Makers {
     ///
     /// # Errors
     /// [`DataError::Settings`] for a name that there is not, with those that there are; for folders that can not be read,
-    /// and for speech where no synthesiser is installed; those of [`Rows`] for prose.
+    /// and for speech where no synthesiser is installed.
     pub fn named(&self, name: &str) -> Result<Vec<Box<dyn Generator>>, DataError> {
         if GROUPS.contains(&name) {
             return self.group(name);
@@ -57,7 +58,7 @@ impl Makers {
         let unread = |path: &Path, error: std::io::Error| DataError::Settings(format!("{}: {error}", path.display()));
         match name {
             "tasks" => Ok(tasks::all()),
-            "conversation" => Ok(conversation::with(self.sentences()?)),
+            "conversation" => Ok(conversation::with(Arc::clone(&self.prose))),
             "pictures" => {
                 let fonts =
                     self.fonts.as_ref().map(|path| Fonts::open(path).map_err(|e| unread(path, e))).transpose()?;
@@ -72,29 +73,32 @@ impl Makers {
             }
         }
     }
-
-    /// The sentences of the files of prose, as far as [`SENTENCES`] go.
-    fn sentences(&self) -> Result<Sentences, DataError> {
-        let mut sentences = Sentences::default();
-        for path in &self.prose {
-            for raw in Rows::open(path, Columns::OfSamples)? {
-                if let Row::Document(text) = raw?.parse()? {
-                    sentences.extend(Sentences::of(&text));
-                }
-                if sentences.len() >= SENTENCES {
-                    return Ok(sentences);
-                }
-            }
-        }
-        match (self.prose.first(), sentences.is_empty()) {
-            (Some(path), true) => {
-                let why = "there is no sentence in it, from a capital to a full stop, that could be asked about";
-                Err(DataError::Settings(format!("{}: {why}", path.display())))
-            }
-            _ => Ok(sentences),
-        }
-    }
 }
 
 /// Sentences of prose that conversations are about, at most, so that they take some tens of megabytes.
 const SENTENCES: usize = 200_000;
+
+/// The sentences of `files` of prose, the first 200 000 or somewhat more.
+///
+/// # Errors
+/// Those of [`Rows`]; [`DataError::Settings`] for files without a sentence.
+pub fn sentences(files: &[PathBuf]) -> Result<Sentences, DataError> {
+    let mut sentences = Sentences::default();
+    for path in files {
+        for raw in Rows::open(path, Columns::OfSamples)? {
+            if let Row::Document(text) = raw?.parse()? {
+                sentences.extend(Sentences::of(&text));
+            }
+            if sentences.len() >= SENTENCES {
+                return Ok(sentences);
+            }
+        }
+    }
+    match (files.first(), sentences.is_empty()) {
+        (Some(path), true) => {
+            let why = "there is no sentence in it, from a capital to a full stop, that could be asked about";
+            Err(DataError::Settings(format!("{}: {why}", path.display())))
+        }
+        _ => Ok(sentences),
+    }
+}

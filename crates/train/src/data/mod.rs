@@ -20,7 +20,7 @@ pub use contamination::{Benchmarks, Contamination, N_WORDS, Overlap};
 pub use encode::{Encoded, Encoder, Markers, Senses, Unit, clip, image};
 pub use error::{DataError, Place};
 pub use feed::{Feed, FeedSettings, FeedState, Given, Step, held_out};
-pub use makers::Makers;
+pub use makers::{Makers, sentences};
 pub use mixture::{Ingredient, Mixture, MixtureSettings, MixtureState, Source, is_held_out};
 pub use pack::pack;
 pub use row::{At, Conversation, Kind, Medium, Row};

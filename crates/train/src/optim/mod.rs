@@ -47,18 +47,16 @@ pub struct Settings {
 
 /// Who computes, and how; bits depend on the product alone.
 pub struct Compute {
-    /// Threads for everything that runs over elements.
+    /// Threads, each with a range of elements or with one of Muon's matrices at a time.
     pub threads: Threads,
-    /// Muon's products.
+    /// Muon's products, several of them at a time.
     pub product: Box<Product>,
-    /// Matrices that Muon works on at the same time: [`Threads::ONE`] for a product that has threads of its own.
-    pub matrices: Threads,
 }
 
 impl Compute {
     /// Plain products in `threads` threads.
     pub fn plain(threads: Threads) -> Self {
-        Self { threads, product: Box::new(plain_product), matrices: threads }
+        Self { threads, product: Box::new(plain_product) }
     }
 }
 
@@ -290,7 +288,7 @@ impl Optimizer {
             step.apply(&mut piece);
             piece.finish(share);
         });
-        self.compute.matrices.for_each(matrices, |(step, mut piece): (MuonStep<'_>, Piece<'_>)| {
+        self.compute.threads.for_each(matrices, |(step, mut piece): (MuonStep<'_>, Piece<'_>)| {
             step.apply(&mut piece);
             piece.finish(share);
         });

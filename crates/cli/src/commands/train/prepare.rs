@@ -11,7 +11,9 @@ use formats::{Checkpoint, ReasoningConfig};
 use tempfile::TempDir;
 use tokenizer::Tokenizer;
 use train::checkpoint::{Checkpoints, Disk};
-use train::data::{Encoder, Feed, FeedSettings, Ingredient, Makers, Mixture, MixtureSettings, Source, Step, held_out};
+use train::data::{
+    Encoder, Feed, FeedSettings, Ingredient, Makers, Mixture, MixtureSettings, Source, Step, held_out, sentences,
+};
 use train::optim::{Compute, Optimizer, Threads, plain_product};
 use train::recipe::{self, Recipe, SourceRecipe, StageRecipe, TeacherRecipe};
 use train::shape::NamedTokens;
@@ -109,7 +111,7 @@ impl Prepared {
     /// Opens the data and begins; gives the model's files too.
     pub fn start(self, device: &DeviceArguments, checkpoints: Checkpoints<Disk>) -> Result<(TempDir, Run<Cpu, Disk>)> {
         let recipe = &self.recipe;
-        let data = self.data();
+        let data = self.data()?;
         let stages = (0..).zip(recipe.stages()).map(|(number, stage)| data.stage(number, &stage));
         let stages = stages.collect::<Result<Vec<Stage>>>()?;
         let precision = match recipe.run.precision {
@@ -146,16 +148,16 @@ impl Prepared {
         Ok(Teacher::new(Arc::clone(dev), &checkpoint, how)?)
     }
 
-    fn data(&self) -> Data<'_> {
+    fn data(&self) -> Result<Data<'_>> {
         let beside = |path: &PathBuf| self.folder.join(path);
         let settings = &self.recipe.data;
         let makers = Makers {
             fonts: settings.fonts.as_ref().map(beside),
             icons: settings.icons.as_ref().map(beside),
-            prose: settings.prose.iter().map(beside).collect(),
+            prose: Arc::new(sentences(&settings.prose.iter().map(beside).collect::<Vec<_>>())?),
             ..Makers::default()
         };
-        Data { recipe: &self.recipe, folder: &self.folder, template: &self.template, makers }
+        Ok(Data { recipe: &self.recipe, folder: &self.folder, template: &self.template, makers })
     }
 }
 
@@ -172,7 +174,7 @@ fn compute(device: &DeviceArguments, precision: Precision) -> Compute {
             plain_product(a, b, k, out);
         }
     };
-    Compute { threads, product: Box::new(product), matrices: threads }
+    Compute { threads, product: Box::new(product) }
 }
 
 /// What stages are made of.

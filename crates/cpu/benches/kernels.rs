@@ -169,6 +169,12 @@ fn main() {
     let isa = argument("--isa").and_then(|name| Isa::parse(&name));
     let cpu = Cpu::new(CpuOptions { threads, isa, ..Default::default() });
     let only = argument("--format");
+    if argument("--roofs").is_some() {
+        for _ in 0..5 {
+            eprintln!("barrier {:.0} ns", 1e9 * cpu.roofs(Duration::from_millis(400)).barrier);
+        }
+        return;
+    }
     let rows = argument("--rows").and_then(|n| n.parse::<usize>().ok());
     if only.is_none() {
         for context in [16, 512] {
@@ -184,6 +190,7 @@ fn main() {
             continue;
         }
         for &[n_out, n_in] in shapes {
+            if argument("--n-in").is_some_and(|n| n.parse() != Ok(n_in)) { continue; }
             if n_in % format.block_len() != 0 {
                 continue;
             }

@@ -186,19 +186,26 @@ impl Simd for Avx2 {
     /// Signed bytes one piece after the other, so that it, its absolute values and all sums stay in registers. A single
     /// column or two have room for all pieces.
     #[inline(always)]
-    unsafe fn dots<const N: usize>(products: &mut [__m256i; N], w: [__m256i; 4], x: *const i8, bits: u32) {
+    unsafe fn dots<const N: usize, const R: usize>(
+        products: &mut [[__m256i; N]; R],
+        w: [[__m256i; 4]; R],
+        x: *const i8,
+        bits: u32,
+    ) {
         unsafe {
-            if bits != 8 || N <= 2 {
-                for n in 0..N {
-                    products[n] = Self::dot(products[n], w, x.add(n * BLOCK), bits);
+            for (products, w) in products.iter_mut().zip(w) {
+                if bits != 8 || N <= 2 {
+                    for n in 0..N {
+                        products[n] = Self::dot(products[n], w, x.add(n * BLOCK), bits);
+                    }
+                    continue;
                 }
-                return;
-            }
-            // A loop that the compiler can not unroll: unrolled, it goes column by column after all, and keeps what it
-            // has made of all pieces in memory.
-            for (i, w) in w.iter().enumerate().take(std::hint::black_box(w.len())) {
-                for n in 0..N {
-                    products[n] = _mm256_add_epi32(products[n], widen(signed(*w, x.add(n * BLOCK + 4 * i))));
+                // A loop that the compiler can not unroll: unrolled, it goes column by column after all, and keeps what
+                // it has made of all pieces in memory.
+                for (i, w) in w.iter().enumerate().take(std::hint::black_box(w.len())) {
+                    for n in 0..N {
+                        products[n] = _mm256_add_epi32(products[n], widen(signed(*w, x.add(n * BLOCK + 4 * i))));
+                    }
                 }
             }
         }

@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use crate::amx::Amx;
 use crate::kernels::{Lanes, RowGroups, compile_kernels};
+use crate::packing::BLOCK;
 use crate::simd::{Simd, Work};
 
 /// AVX-512 with VNNI, and tiles where there are some. A value exists only where [`detect`](Self::detect) found these.
@@ -172,6 +173,30 @@ impl Simd for Avx512 {
                 sum = _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(x.add(4 * i).cast::<i32>().read_unaligned()));
             }
             sum
+        }
+    }
+
+    /// What is read of a column serves all vectors of rows: a core adds products faster than it can read.
+    #[inline(always)]
+    unsafe fn dots<const N: usize, const R: usize>(
+        products: &mut [[__m512i; N]; R],
+        w: [[__m512i; 4]; R],
+        x: *const i8,
+        bits: u32,
+    ) {
+        unsafe {
+            for i in 0..4 {
+                let mut piece = [_mm512_setzero_si512(); R];
+                for r in 0..R {
+                    piece[r] = if bits == 8 { _mm512_xor_si512(w[r][i], _mm512_set1_epi8(-128)) } else { w[r][i] };
+                }
+                for n in 0..N {
+                    let x = _mm512_set1_epi32(x.add(n * BLOCK + 4 * i).cast::<i32>().read_unaligned());
+                    for r in 0..R {
+                        products[r][n] = _mm512_dpbusd_epi32(products[r][n], piece[r], x);
+                    }
+                }
+            }
         }
     }
 

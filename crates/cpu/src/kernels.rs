@@ -7,7 +7,7 @@ use tensor::adjoint::math::{Heads, Piece};
 use tensor::quant::Kind;
 
 use crate::attention::Queries;
-use crate::panel::{Tile, TileMut};
+use crate::panel::{Panel, TileMut};
 use crate::product::Strided;
 
 /// Output rows that lie side by side in packed weights.
@@ -66,6 +66,11 @@ impl<'a> RowGroups<'a> {
         self.group_bytes
     }
 
+    /// Bytes from one's beginning to the next one's.
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
+    }
+
     /// Group `index`.
     #[inline(always)]
     pub(crate) fn group(&self, index: usize) -> &'a [u8] {
@@ -102,7 +107,7 @@ pub(crate) trait Kernels: Send + Sync {
     fn pack_group(&self, matrix: &Strided<'_>, rows: Range<usize>, n_in: usize, out: &mut [u32]);
 
     /// The same for quantised weights and rows; see [`quantised::dot_quantised`](crate::quantised::dot_quantised).
-    fn dot_quantised(&self, kind: Kind, weights: RowGroups<'_>, tile: Tile<'_>, out: &mut [Lanes]);
+    fn dot_quantised(&self, kind: Kind, weights: RowGroups<'_>, x: (&Panel, Range<usize>), out: &mut [Lanes]);
 
     /// [`tensor::math::rms_norm`] on each `width`-long part of `x`.
     fn rms_norm(&self, x: &[f32], gain: Option<&[f32]>, width: usize, eps: f32, out: &mut [f32]);
@@ -229,7 +234,7 @@ macro_rules! compile_kernels {
                 crate::quantised::dot_quantised::<$set>(
                     kind: tensor::quant::Kind,
                     weights: crate::kernels::RowGroups<'_>,
-                    tile: crate::panel::Tile<'_>,
+                    x: (&crate::panel::Panel, std::ops::Range<usize>),
                     out: &mut [crate::kernels::Lanes]
                 );
             }

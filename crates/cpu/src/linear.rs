@@ -1,8 +1,9 @@
 //! Linear maps: which thread computes which outputs of which rows.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
-use crate::kernels::{Kernels, Lanes, ROWS, TILE};
+use crate::kernels::{Kernels, Lanes, ROWS};
 use crate::matrix::{Layout, Matrix, Part};
 use crate::pairs;
 use crate::panel::Panel;
@@ -15,13 +16,19 @@ const BLOCK: usize = 64;
 pub(crate) const DENSE_ROWS: usize = 240;
 /// About as many bytes of weights make a strip, which stays in the second-level cache while all rows go through it: so
 /// no weight is read from memory twice.
-const STRIP_BYTES: usize = 1 << 17;
+const STRIP_BYTES: usize = 1 << 18;
 /// Row groups times rows that a kernel computes at once.
-const RUN: usize = 64;
+const RUN: usize = 128;
 /// The same with [`DENSE_ROWS`] rows.
 const DENSE_RUN: usize = 4 * DENSE_ROWS;
 /// Multiply-adds below which another thread is not worth its wake-up.
 const GRAIN: usize = 1 << 15;
+
+thread_local! {
+    /// Room for products and, with [`Epilogue::Swiglu`], for those that they are multiplied by. Kept, since zeroing it
+    /// takes as long as the products of a row.
+    static ROOM: RefCell<Vec<Lanes>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Consecutive rows that go through one matrix.
 #[derive(Debug, Clone)]
@@ -83,8 +90,16 @@ pub(crate) fn apply(
     let cost = (n_rows * n_in * ROWS * n_out).checked_div(width).unwrap_or(0).max(1);
     let grain = GRAIN.div_ceil(cost);
     let has_long_blocks = w.is_dense() && x.segments.iter().any(|segment| segment.rows.len() > BLOCK);
-    let strips = if has_long_blocks { Job::strips::<DENSE_RUN> } else { Job::strips::<RUN> };
-    pool.run(x.segments.len() * n_groups, grain, &|range| strips(&job, range, n_groups, (strip, rows)));
+    let run = if has_long_blocks { DENSE_RUN } else { RUN };
+    pool.run(x.segments.len() * n_groups, grain, &|range| {
+        ROOM.with_borrow_mut(|room| {
+            if room.len() < 2 * run {
+                room.resize(2 * run, [0.0; ROWS]);
+            }
+            let (products, ups) = room[..2 * run].split_at_mut(run);
+            job.strips(range, n_groups, (strip, rows), [products, ups]);
+        });
+    });
 }
 
 /// Whether [`Epilogue::Swiglu`] can be used: the gate's and the up projection's row groups must pair up.
@@ -106,9 +121,13 @@ struct Job<'a> {
 impl Job<'_> {
     /// Computes the outputs of `range`, row groups of one segment after those of another: strips of `strip` groups,
     /// through each of which go blocks of `rows` rows.
-    fn strips<const RUN: usize>(&self, range: Range<usize>, n_groups: usize, (strip, rows): (usize, usize)) {
-        let mut room = [[[0.0f32; ROWS]; RUN]; 2];
-        let [products, ups] = &mut room;
+    fn strips(
+        &self,
+        range: Range<usize>,
+        n_groups: usize,
+        (strip, rows): (usize, usize),
+        [products, ups]: [&mut [Lanes]; 2],
+    ) {
         let mut at = range.start;
         while at < range.end {
             let (segment, first) = (&self.x.segments[at / n_groups], at % n_groups);
@@ -169,21 +188,12 @@ impl Job<'_> {
     fn products(&self, block: &Segment, groups: Range<usize>, out: &mut [Lanes]) -> usize {
         let (part, first) = self.locate(groups.start);
         let n_rows = block.rows.len();
-        // Several tiles take turns with one row group, which stays in the first cache.
-        let most = match part.layout() {
-            Layout::Quantised(_) if n_rows > TILE => 1,
-            _ => out.len() / n_rows,
-        };
-        let n = groups.len().min(part.n_groups() - first).min(most);
+        let n = groups.len().min(part.n_groups() - first).min(out.len() / n_rows);
         let weights = part.weights(block.matrix, first..first + n);
-        let mut out = &mut out[..n * n_rows];
+        let out = &mut out[..n * n_rows];
         match (part.layout(), self.x.panel) {
             (Layout::Quantised(kind), Some(panel)) => {
-                for tile in block.split(TILE) {
-                    let (now, later) = std::mem::take(&mut out).split_at_mut(n * tile.rows.len());
-                    self.kernels.dot_quantised(kind, weights, panel.tile(tile.rows, kind.group() == 16), now);
-                    out = later;
-                }
+                self.kernels.dot_quantised(kind, weights, (panel, block.rows.clone()), out);
             }
             (Layout::Dense(format), _) => {
                 let n_in = self.w.shape()[2];

@@ -28,11 +28,16 @@ pub(crate) trait Packing {
     const HALVES: bool;
     /// How scales are stored.
     type Head: Head;
+    /// The same integers with scales that are quick to read, for many columns; itself if these are.
+    type Wide: Packing;
 
     /// Scales of a block.
     const GROUPS: usize = if Self::HALVES { 2 } else { 1 };
     /// Bytes of a block's integers.
     const BODY: usize = BLOCK * ROWS * Self::BITS as usize / 8;
+
+    /// Whether [`Wide`](Self::Wide) is another.
+    const IS_WIDENED: bool = Self::Head::BLOCKS > 1;
 
     /// Bytes of a row group of `n_in` inputs.
     fn bytes(n_in: usize) -> Option<usize> {
@@ -92,6 +97,8 @@ pub(crate) trait Packing {
 
 /// How scales and offsets lie in memory.
 pub(crate) trait Head {
+    /// The same in single precision, or itself.
+    type Wide: Head;
     /// Blocks that share a head.
     const BLOCKS: usize;
     /// Bytes of a head.
@@ -120,6 +127,8 @@ pub(crate) trait Head {
 pub(crate) struct Halves<const OFFSETS: bool>;
 
 impl<const OFFSETS: bool> Head for Halves<OFFSETS> {
+    type Wide = Self;
+
     const BLOCKS: usize = 1;
     const BYTES: usize = 2 * ROWS * if OFFSETS { 2 } else { 1 };
     const OFFSETS: bool = OFFSETS;
@@ -146,10 +155,12 @@ impl<const OFFSETS: bool> Head for Halves<OFFSETS> {
 }
 
 /// Two single-precision scales a block and, if `OFFSETS`, two offsets: for formats that are not worth a layout of their
-/// own.
+/// own, and for what many columns read.
 pub(crate) struct Singles<const OFFSETS: bool>;
 
 impl<const OFFSETS: bool> Head for Singles<OFFSETS> {
+    type Wide = Self;
+
     const BLOCKS: usize = 1;
     const BYTES: usize = 2 * 4 * ROWS * if OFFSETS { 2 } else { 1 };
     const OFFSETS: bool = OFFSETS;
@@ -204,6 +215,8 @@ impl SixBits {
 }
 
 impl Head for SixBits {
+    type Wide = Singles<true>;
+
     const BLOCKS: usize = 8;
     const BYTES: usize = 16 * ROWS;
     const OFFSETS: bool = true;
@@ -234,6 +247,8 @@ impl Head for SixBits {
 pub(crate) struct EightBits;
 
 impl Head for EightBits {
+    type Wide = Singles<false>;
+
     const BLOCKS: usize = 8;
     const BYTES: usize = 18 * ROWS;
     const OFFSETS: bool = false;
@@ -267,6 +282,7 @@ impl<const BITS: u32, const SHIFT: u32, const HALVES: bool, H: Head> Packing for
     const SHIFT: u32 = SHIFT;
     const HALVES: bool = HALVES;
     type Head = H;
+    type Wide = Packed<BITS, SHIFT, HALVES, H::Wide>;
 }
 
 /// Evaluates an expression with `$P` as the packing of a [`Kind`]: the one place where formats get their layouts.

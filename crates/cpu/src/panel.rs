@@ -81,6 +81,11 @@ impl Panel {
         }
     }
 
+    /// Values of a row.
+    pub(crate) fn n_in(&self) -> usize {
+        self.n_in
+    }
+
     /// The tile of `rows` with the sums of half blocks or of whole ones.
     #[inline(always)]
     pub(crate) fn tile(&self, rows: Range<usize>, halves: bool) -> Tile<'_> {

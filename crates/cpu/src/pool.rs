@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -23,13 +23,7 @@ const IDLE: Duration = Duration::from_micros(80);
 /// Pieces that a thread's share is claimed in, so that a thread which the system delayed loses the rest to the others.
 const PIECES: usize = 4;
 
-/// The gate's lowest bits count the workers inside of the current job.
-const ONE_INSIDE: usize = 1;
-/// Set while no job may be joined.
-const CLOSED: usize = 1 << 15;
-/// The bits above count the jobs.
-const EPOCH: usize = 1 << 16;
-/// Far below what the gate can count.
+/// More than any machine of this kind has.
 const MAX_THREADS: usize = 1 << 10;
 
 type Task<'a> = dyn Fn(Range<usize>) + Sync + 'a;
@@ -38,18 +32,31 @@ type Task<'a> = dyn Fn(Range<usize>) + Sync + 'a;
 pub(crate) struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
-    /// Held by the caller whose job runs.
-    turn: Mutex<()>,
+    /// Held by the caller whose job runs: how many jobs each thread has taken part in.
+    turn: Mutex<Vec<usize>>,
 }
 
 /// Keeps what one core writes off the lines that others spin on.
 #[repr(align(128))]
 struct Padded<T>(T);
 
-/// What is left of one thread's share: from `next` to `end`.
-struct Share {
+/// Nothing to do, or not any more.
+const IDLE_SLOT: u8 = 0;
+/// A job that its thread may take.
+const POSTED: u8 = 1;
+/// The thread is at work on the job.
+const TAKEN: u8 = 2;
+/// The thread is to end.
+const STOP: u8 = 3;
+
+/// Where a thread gets its job. On one line of the cache, since each line that goes from one core to another costs as
+/// much as a small job.
+struct Slot {
+    state: AtomicU8,
+    /// What is left of the thread's share: from `next` to `end`.
     next: AtomicUsize,
     end: AtomicUsize,
+    job: UnsafeCell<Option<Job>>,
 }
 
 #[derive(Clone, Copy)]
@@ -59,19 +66,18 @@ struct Job {
 }
 
 struct Shared {
-    /// Which job it is, whether it may be joined, and how many workers are inside.
-    gate: Padded<AtomicUsize>,
-    job: UnsafeCell<Option<Job>>,
-    shares: Vec<Padded<Share>>,
+    /// One for each thread; the caller's first.
+    slots: Vec<Padded<Slot>>,
+    /// Jobs that each thread has taken part in to their end.
+    done: Vec<Padded<AtomicUsize>>,
     asleep: Vec<Padded<AtomicBool>>,
-    stop: AtomicBool,
     /// The first panic of the current job.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-// SAFETY: `job` is the only field that is not `Sync`, and its pointer the only one not `Send`. It is written by the
-// holder of `turn` while the gate is closed with nobody inside, and read by workers while they are inside. The task
-// behind the pointer is `Sync`.
+// SAFETY: a slot's `job` is the only field that is not `Sync`, and its pointer the only one not `Send`. It is written by
+// the holder of `turn` while the slot is idle, and read by the slot's thread while it is taken. The task behind the
+// pointer is `Sync`.
 unsafe impl Sync for Shared {}
 // SAFETY: as above.
 unsafe impl Send for Shared {}
@@ -81,14 +87,16 @@ impl Pool {
     /// is smaller.
     pub(crate) fn new(n_threads: NonZeroUsize) -> Self {
         let n_threads = n_threads.get().min(MAX_THREADS);
-        let shared = Arc::new(Shared {
-            gate: Padded(AtomicUsize::new(CLOSED)),
+        let slot = || Slot {
+            state: AtomicU8::new(IDLE_SLOT),
+            next: AtomicUsize::new(0),
+            end: AtomicUsize::new(0),
             job: UnsafeCell::new(None),
-            shares: (0..n_threads)
-                .map(|_| Padded(Share { next: AtomicUsize::new(0), end: AtomicUsize::new(0) }))
-                .collect(),
+        };
+        let shared = Arc::new(Shared {
+            slots: (0..n_threads).map(|_| Padded(slot())).collect(),
+            done: (0..n_threads).map(|_| Padded(AtomicUsize::new(0))).collect(),
             asleep: (0..n_threads).map(|_| Padded(AtomicBool::new(false))).collect(),
-            stop: AtomicBool::new(false),
             panic: Mutex::new(None),
         });
         // Only where every core has one thread: fewer threads of several programs must not gather on the same cores. The
@@ -103,7 +111,7 @@ impl Pool {
             thread::Builder::new().name(format!("cpu-{index}")).spawn(work).ok()
         });
         let workers = workers.collect();
-        Self { shared, workers, turn: Mutex::new(()) }
+        Self { shared, workers, turn: Mutex::new(vec![0; n_threads]) }
     }
 
     /// Threads, the caller's included.
@@ -125,24 +133,35 @@ impl Pool {
         if self.workers.is_empty() || n < grain.saturating_mul(2) || n == 1 {
             return task(0..n);
         }
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = &*self.shared;
+        // SAFETY: only the lifetime changes. The task is used by whoever took a slot, and this function neither returns
+        // nor unwinds before they all are done.
+        let task = unsafe { std::mem::transmute::<*const Task<'_>, *const Task<'static>>(task) };
         // Split over the threads there are; the shares of threads that did not start stay empty.
         let n_threads = self.n_threads();
-        for (i, Padded(share)) in shared.shares[..n_threads].iter().enumerate() {
-            share.next.store(n * i / n_threads, Ordering::Relaxed);
-            share.end.store(n * (i + 1) / n_threads, Ordering::Relaxed);
-        }
-        // SAFETY: only the lifetime changes. The task is used inside of the gate only, and this function neither returns
-        // nor unwinds before the gate is closed with nobody inside.
-        let task = unsafe { std::mem::transmute::<*const Task<'_>, *const Task<'static>>(task) };
         let job = Job { task, step: (n / (n_threads * PIECES)).max(grain).max(1) };
-        // SAFETY: `turn` is held, the gate is closed and nobody is inside, so nobody else touches the cell.
-        unsafe { *shared.job.get() = Some(job) };
-        self.open();
+        let slots = &shared.slots[..n_threads];
+        for (i, Padded(slot)) in slots.iter().enumerate() {
+            slot.next.store(n * i / n_threads, Ordering::Relaxed);
+            slot.end.store(n * (i + 1) / n_threads, Ordering::Relaxed);
+        }
+        for (Padded(slot), index) in slots.iter().zip(0..).skip(1) {
+            // SAFETY: `turn` is held and the slot is idle, so nobody else touches the cell.
+            unsafe { *slot.job.get() = Some(job) };
+            self.tell(index, POSTED);
+        }
         shared.take_part(0, job);
-        shared.gate.0.fetch_or(CLOSED, Ordering::Relaxed);
-        wait(|| shared.gate.0.load(Ordering::Acquire).is_multiple_of(CLOSED), thread::yield_now);
+        for (i, Padded(slot)) in slots.iter().enumerate().skip(1) {
+            // Who has not begun by now has nothing left to do.
+            let not_begun =
+                slot.state.compare_exchange(POSTED, IDLE_SLOT, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+            if !not_begun {
+                taken[i] = taken[i].wrapping_add(1);
+                wait(|| shared.done[i].0.load(Ordering::Acquire) == taken[i], thread::yield_now);
+            }
+        }
+        drop(taken);
         let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(panic) = panic {
             resume_unwind(panic);
@@ -171,25 +190,20 @@ impl Pool {
         });
     }
 
-    /// Opens the gate for the next job and wakes who sleeps.
-    fn open(&self) {
-        let Padded(gate) = &self.shared.gate;
-        let next = (gate.load(Ordering::Relaxed) / EPOCH).wrapping_add(1).wrapping_mul(EPOCH);
-        // Sequentially consistent, as is the sleeper's store and its second look at the gate: one of the two sides
-        // sees the other, so no wake-up is lost.
-        gate.store(next, Ordering::SeqCst);
-        for (worker, Padded(asleep)) in self.workers.iter().zip(&self.shared.asleep[1..]) {
-            if asleep.load(Ordering::SeqCst) {
-                worker.thread().unpark();
-            }
+    /// Changes the state of a worker's slot, and wakes it if it sleeps.
+    fn tell(&self, index: usize, state: u8) {
+        // Sequentially consistent, as is the sleeper's store and its second look at the slot: one of the two sides sees
+        // the other, so no wake-up is lost.
+        self.shared.slots[index].0.state.store(state, Ordering::SeqCst);
+        if self.shared.asleep[index].0.load(Ordering::SeqCst) {
+            self.workers[index - 1].thread().unpark();
         }
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        self.open();
+        (1..self.n_threads()).for_each(|index| self.tell(index, STOP));
         for worker in self.workers.drain(..) {
             // A worker catches every panic of its tasks, so there is nothing to report.
             let _ = worker.join();
@@ -199,40 +213,29 @@ impl Drop for Pool {
 
 impl Shared {
     fn work(&self, index: usize) {
-        let (Padded(asleep), Padded(gate)) = (&self.asleep[index], &self.gate);
-        let mut seen = 0;
+        let (Padded(asleep), Padded(slot)) = (&self.asleep[index], &self.slots[index]);
         loop {
-            let is_open = || {
-                let now = gate.load(Ordering::SeqCst);
-                now & CLOSED == 0 && now / EPOCH != seen
-            };
-            wait(is_open, || {
+            let is_told = || slot.state.load(Ordering::SeqCst) != IDLE_SLOT;
+            wait(is_told, || {
                 asleep.store(true, Ordering::SeqCst);
-                if !is_open() {
+                if !is_told() {
                     thread::park();
                 }
                 asleep.store(false, Ordering::Relaxed);
             });
-            // Read before `stop`: the gate that was opened to stop is never entered.
-            let epoch = gate.load(Ordering::Acquire) / EPOCH;
-            if self.stop.load(Ordering::Relaxed) {
-                return;
+            // The caller may have taken the job back.
+            match slot.state.compare_exchange(POSTED, TAKEN, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => {}
+                Err(STOP) => return,
+                Err(_) => continue,
             }
-            if self.enter(epoch) {
-                // SAFETY: this thread is inside of the gate.
-                if let Some(job) = unsafe { *self.job.get() } {
-                    self.take_part(index, job);
-                }
-                gate.fetch_sub(ONE_INSIDE, Ordering::Release);
+            // SAFETY: this thread has taken the slot.
+            if let Some(job) = unsafe { *slot.job.get() } {
+                self.take_part(index, job);
             }
-            seen = epoch;
+            slot.state.store(IDLE_SLOT, Ordering::Relaxed);
+            self.done[index].0.fetch_add(1, Ordering::Release);
         }
-    }
-
-    /// Joins job `epoch` if it is still open.
-    fn enter(&self, epoch: usize) -> bool {
-        let join = |now: usize| (now / EPOCH == epoch && now & CLOSED == 0).then_some(now + ONE_INSIDE);
-        self.gate.0.fetch_update(Ordering::Acquire, Ordering::Relaxed, join).is_ok()
     }
 
     /// Works off the own share, then what is left of the others'.
@@ -240,15 +243,15 @@ impl Shared {
         let result = catch_unwind(AssertUnwindSafe(|| {
             // SAFETY: `run` keeps the task alive while a thread, its own included, is at work on it.
             let task = unsafe { &*job.task };
-            for i in 0..self.shares.len() {
-                let Padded(share) = &self.shares[(index + i) % self.shares.len()];
-                let end = share.end.load(Ordering::Relaxed);
-                loop {
-                    let begin = share.next.fetch_add(job.step, Ordering::Relaxed);
-                    if begin >= end {
-                        break;
+            let (before, from) = self.slots.split_at(index);
+            for Padded(slot) in from.iter().chain(before) {
+                let end = slot.end.load(Ordering::Relaxed);
+                // Looked at first: claiming would take the line from whoever works on it.
+                while slot.next.load(Ordering::Relaxed) < end {
+                    let begin = slot.next.fetch_add(job.step, Ordering::Relaxed);
+                    if begin < end {
+                        task(begin..(begin + job.step).min(end));
                     }
-                    task(begin..(begin + job.step).min(end));
                 }
             }
         }));

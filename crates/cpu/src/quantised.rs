@@ -5,19 +5,24 @@
 //! all columns that the registers hold.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use tensor::quant::Kind;
 
 use crate::kernels::{Lanes, ROWS, RowGroups, TILE};
 use crate::packing::{BLOCK, Head, Packing, with_packing};
-use crate::panel::{SUMS_SHIFT, Tile};
+use crate::panel::{Panel, SUMS_SHIFT, Tile};
 use crate::simd::{Simd, Work, with_columns};
 
 /// How far ahead of few columns' products weights are asked for, in bytes. Of many columns' products the next row
-/// group's are: this one's stay in the first-level cache while all columns go through.
-const PREFETCH: usize = 2048;
+/// groups' are: the current ones stay in the first-level cache while all columns go through.
+const PREFETCH: usize = 1 << 14;
 
-/// The products of every row group with every column of `tile`: `out` is `[n_groups][width]`.
+/// Columns whose sums the registers hold at once, of two row groups where a vector is as long as a group. Divides
+/// [`TILE`], so that columns of one block are in one tile.
+const COLUMNS: usize = 4;
+
+/// The products of every row group with the rows `rows` of `panel`, which begin a tile: `out` is `[n_groups][rows]`.
 ///
 /// # Safety
 /// Needs the instructions of `S`.
@@ -25,61 +30,105 @@ const PREFETCH: usize = 2048;
 /// # Panics
 /// If the lengths do not fit.
 #[inline(always)]
-pub(crate) unsafe fn dot_quantised<S: Simd>(kind: Kind, weights: RowGroups<'_>, tile: Tile<'_>, out: &mut [Lanes]) {
+pub(crate) unsafe fn dot_quantised<S: Simd>(
+    kind: Kind,
+    weights: RowGroups<'_>,
+    (panel, rows): (&Panel, Range<usize>),
+    out: &mut [Lanes],
+) {
+    const { assert!(TILE.is_multiple_of(COLUMNS), "a block of columns is in one tile") };
+    assert_eq!(out.len(), weights.len() * rows.len(), "the output's length");
+    let most = S::COLUMNS.min(COLUMNS);
     with_packing!(kind, P => {
-        let n_blocks = check::<P>(weights, tile, out);
+        assert!(Some(weights.group_bytes()) == P::bytes(panel.n_in()), "a row group's bytes");
+        let is_widened = P::IS_WIDENED && rows.len() > most;
+        let head_bytes = <<P as Packing>::Wide as Packing>::bytes(panel.n_in()).unwrap_or(0) - P::BODY * panel.n_in() / BLOCK;
+        let mut widened = vec![[0.0; ROWS]; if is_widened { 2 * head_bytes / size_of::<Lanes>() } else { 0 }];
         let mut first = 0;
-        while first < tile.width {
-            // SAFETY: the groups, the tile and `out` were checked to be as long as the work takes them to be, and the
-            // tile has the columns.
-            first += unsafe {
-                with_columns!(S, tile.width - first, N => {
-                    let out = &mut *out;
-                    Columns::<S, P, N> { weights, n_blocks, tile, first, out, set: PhantomData }
-                })
-            };
+        while first < weights.len() {
+            // Two row groups share what is read of the columns, where a vector holds all rows of one.
+            let n_groups = if S::LANES == ROWS { (weights.len() - first).min(2) } else { 1 };
+            let out = &mut out[first * rows.len()..(first + n_groups) * rows.len()];
+            let widened = &mut *widened;
+            let mut work = Groups { weights, first, panel, rows: rows.clone(), columns: 0..0, widened, out };
+            while work.columns.end < rows.len() {
+                // As many columns as there are whole blocks of, then those that are left.
+                let begin = work.columns.end;
+                let left = rows.len() - begin;
+                let n = left.min(most);
+                work.columns = begin..begin + if n == most { left / n * n } else { n };
+                // SAFETY: passes on this function's contract; lengths were checked above.
+                unsafe { work.call::<S, P>(n, n_groups) };
+            }
+            first += n_groups;
         }
     });
 }
 
-/// Panics unless everything is as long as the tile says; returns its blocks.
-#[inline(always)]
-fn check<P: Packing>(weights: RowGroups<'_>, tile: Tile<'_>, out: &[Lanes]) -> usize {
-    let (width, n_blocks) = (tile.width, tile.q.len() / BLOCK / tile.width.max(1));
-    assert!((1..=TILE).contains(&width) && n_blocks.is_multiple_of(P::Head::BLOCKS), "a tile of {width}");
-    let lens = (tile.q.len(), tile.scale.len(), tile.negated_sums.len(), tile.scaled_sums.len());
-    let n = n_blocks * width;
-    assert_eq!(lens, (n * BLOCK, n, n * P::GROUPS, n * P::GROUPS), "a tile's parts");
-    assert!(Some(weights.group_bytes()) == P::bytes(n_blocks * BLOCK), "a row group's bytes");
-    assert_eq!(out.len(), weights.len() * width, "the output's length");
-    n_blocks
+/// One row group or two from `first` on, and the columns that go through them.
+struct Groups<'a> {
+    weights: RowGroups<'a>,
+    first: usize,
+    panel: &'a Panel,
+    rows: Range<usize>,
+    /// Of `rows`, those to compute now.
+    columns: Range<usize>,
+    /// Heads of `P::Wide` of both row groups, if these are what columns read.
+    widened: &'a mut [Lanes],
+    /// `[groups][rows]`.
+    out: &'a mut [Lanes],
 }
 
-/// The products of all row groups with `N` columns of a tile from `first` on.
-struct Columns<'a, S, P, const N: usize> {
-    weights: RowGroups<'a>,
-    n_blocks: usize,
-    tile: Tile<'a>,
-    first: usize,
-    out: &'a mut [Lanes],
+impl Groups<'_> {
+    /// The products of `columns`, `n` at a time, which divides them.
+    ///
+    /// # Safety
+    /// Needs the instructions of `S`; the groups are as long as the panel says, and `out` holds `n_groups`.
+    #[inline(always)]
+    unsafe fn call<S: Simd, P: Packing>(&mut self, n: usize, n_groups: usize) {
+        // SAFETY: passes on this function's contract.
+        unsafe {
+            if !self.widened.is_empty() && self.columns.start == 0 {
+                S::call(Widen::<S, P> { work: self, n_groups, set: PhantomData });
+            }
+            match (n_groups, self.widened.is_empty()) {
+                (2, true) => with_columns!(S, n, N => Columns::<S, P, N, 2> { work: self, set: PhantomData }),
+                (2, false) => with_columns!(S, n, N => Columns::<S, P::Wide, N, 2> { work: self, set: PhantomData }),
+                (_, true) => with_columns!(S, n, N => Columns::<S, P, N, 1> { work: self, set: PhantomData }),
+                (_, false) => with_columns!(S, n, N => Columns::<S, P::Wide, N, 1> { work: self, set: PhantomData }),
+            };
+        }
+    }
+}
+
+/// Reads the heads of `n_groups` row groups for all columns.
+struct Widen<'a, 'b, S, P> {
+    work: &'b mut Groups<'a>,
+    n_groups: usize,
     set: PhantomData<(S, P)>,
 }
 
-impl<S: Simd, P: Packing, const N: usize> Work for Columns<'_, S, P, N> {
+impl<S: Simd, P: Packing> Work for Widen<'_, '_, S, P> {
     #[inline(always)]
     unsafe fn run(self) {
-        let Self { weights, n_blocks, tile, first, out, .. } = self;
-        for (i, out) in out.chunks_exact_mut(tile.width).enumerate() {
-            let (group, out) = (weights.group(i).as_ptr(), &mut out[first..first + N]);
-            // SAFETY: `check` saw the lengths, and the tile has `N` columns from `first` on.
-            unsafe {
-                // Few columns: both halves of a cache line are used while it is there. Many: one half at a time, so
-                // that its sums stay in registers.
-                if 2 * S::LANES == ROWS && N <= 2 {
-                    columns::<S, P, N, 2>(group, n_blocks, tile, first, 0, out);
-                } else {
-                    for row in (0..ROWS).step_by(S::LANES) {
-                        columns::<S, P, N, 1>(group, n_blocks, tile, first, row, out);
+        let Groups { weights, first, panel, widened, .. } = self.work;
+        let n_blocks = panel.n_in() / BLOCK;
+        for (group, widened) in (*first..*first + self.n_groups).zip(widened.chunks_exact_mut(widened.len() / 2)) {
+            let heads = weights.group(group)[n_blocks * P::BODY..].chunks_exact(P::Head::BYTES);
+            let lanes = <P::Wide as Packing>::Head::BYTES / size_of::<Lanes>();
+            let each = lanes * P::Head::BLOCKS;
+            for (head, out) in heads.zip(widened.chunks_exact_mut(each)) {
+                for at in 0..P::Head::BLOCKS * P::GROUPS {
+                    // As `Singles` has them: two scales a block, then two offsets.
+                    let out = &mut out[at / P::GROUPS * lanes + at % P::GROUPS..];
+                    for lane in (0..ROWS).step_by(S::LANES) {
+                        // SAFETY: the head has these groups of inputs.
+                        unsafe {
+                            S::store(P::Head::scale::<S>(head.as_ptr(), at, lane), out[0].as_mut_ptr().add(lane));
+                            if P::Head::OFFSETS {
+                                S::store(P::Head::offset::<S>(head.as_ptr(), at, lane), out[2].as_mut_ptr().add(lane));
+                            }
+                        }
                     }
                 }
             }
@@ -87,55 +136,121 @@ impl<S: Simd, P: Packing, const N: usize> Work for Columns<'_, S, P, N> {
     }
 }
 
-/// The products of `R` vectors of rows of a group, from `row` on, with `N` columns.
+/// The products of `G` row groups, `N` columns at a time.
+struct Columns<'a, 'b, S, P, const N: usize, const G: usize> {
+    work: &'b mut Groups<'a>,
+    set: PhantomData<(S, P)>,
+}
+
+impl<S: Simd, P: Packing, const N: usize, const G: usize> Work for Columns<'_, '_, S, P, N, G> {
+    #[inline(always)]
+    unsafe fn run(self) {
+        let Groups { weights, first, panel, rows, columns, widened, out } = self.work;
+        let n_blocks = panel.n_in() / BLOCK;
+        let out = out.as_mut_ptr();
+        let ahead = if rows.len() > 2 { G * weights.stride() } else { PREFETCH };
+        for column in columns.clone().step_by(N) {
+            let (tile, at) = (column - column % TILE, column % TILE);
+            let tile = panel.tile(rows.start + tile..rows.end.min(rows.start + tile + TILE), P::GROUPS == 2);
+            // Of all columns the first ones ask for weights.
+            let ahead = (column == 0).then_some(ahead);
+            let x = Block { tile, at, n_blocks, ahead };
+            // SAFETY: whoever made this has checked the lengths; the tile has `N` columns from `at` on.
+            unsafe {
+                let vector = |group: usize, lane: usize| Vector {
+                    weights: weights.group(*first + group).as_ptr(),
+                    heads: match widened.get(group * widened.len() / 2) {
+                        Some(widened) => widened.as_ptr().cast(),
+                        None => weights.group(*first + group).as_ptr().add(n_blocks * P::BODY),
+                    },
+                    lane,
+                    out: out.add(group * rows.len() + column).cast::<f32>().add(lane),
+                };
+                if S::LANES == ROWS {
+                    let vectors: [Vector; G] = std::array::from_fn(|group| vector(group, 0));
+                    dot_columns::<S, P, N, G>(vectors, x);
+                } else if 2 * S::LANES == ROWS && N <= 2 {
+                    // Few columns: both halves of a cache line are used while it is there. Many: one half at a time,
+                    // so that its sums stay in registers.
+                    dot_columns::<S, P, N, 2>([vector(0, 0), vector(0, S::LANES)], x);
+                } else {
+                    for lane in (0..ROWS).step_by(S::LANES) {
+                        dot_columns::<S, P, N, 1>([vector(0, lane)], x);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Columns of a tile from `at` on, and how far ahead of them weights are asked for.
+#[derive(Clone, Copy)]
+struct Block<'a> {
+    tile: Tile<'a>,
+    at: usize,
+    n_blocks: usize,
+    ahead: Option<usize>,
+}
+
+/// A vector of rows: its row group's integers and heads, its first lane there, and where the first column's products go.
+#[derive(Clone, Copy)]
+struct Vector {
+    weights: *const u8,
+    heads: *const u8,
+    lane: usize,
+    out: *mut f32,
+}
+
+/// The products of `R` vectors of rows with `N` columns.
 ///
 /// # Safety
-/// Needs the instructions of `S`; lengths are as `check` wants them, and the tile has `N` columns from `first` on.
+/// Needs the instructions of `S`; the tile has `N` columns from `at` on, the row groups have its blocks, and results
+/// have room.
 #[inline(always)]
-unsafe fn columns<S: Simd, P: Packing, const N: usize, const R: usize>(
-    weights: *const u8,
-    n_blocks: usize,
-    tile: Tile<'_>,
-    first: usize,
-    row: usize,
-    out: &mut [Lanes],
-) {
+unsafe fn dot_columns<S: Simd, P: Packing, const N: usize, const R: usize>(vectors: [Vector; R], x: Block<'_>) {
+    let Block { tile, at, n_blocks, ahead } = x;
     let width = tile.width;
-    let ahead = P::bytes(n_blocks * BLOCK).filter(|_| N > 2).unwrap_or(PREFETCH);
     // Where the set's bytes are unsigned, signed ones come with a shift of their own.
     let shift = if P::BITS == 8 { S::BYTE_SHIFT } else { P::SHIFT };
-    // SAFETY: all offsets stay inside of what `check` found; `N` columns are there by this function's contract.
+    // SAFETY: all offsets stay inside of the groups and the tile by this function's contract.
     unsafe {
         let mut acc = [[S::splat(0.0); N]; R];
-        let mut head = weights.add(n_blocks * P::BODY);
-        let (mut q, mut scale) = (tile.q.as_ptr().add(first * BLOCK), tile.scale.as_ptr().add(first));
-        let (mut sums, mut scaled) = (tile.negated_sums.as_ptr().add(first), tile.scaled_sums.as_ptr().add(first));
+        let mut head = 0;
+        let (mut q, mut scale) = (tile.q.as_ptr().add(at * BLOCK), tile.scale.as_ptr().add(at));
+        let (mut sums, mut scaled) = (tile.negated_sums.as_ptr().add(at), tile.scaled_sums.as_ptr().add(at));
         for block in 0..n_blocks {
-            let body = weights.add(block * P::BODY);
+            let body = block * P::BODY;
             let first_group = block % P::Head::BLOCKS * P::GROUPS;
-            if row == 0 {
-                for line in (0..P::BODY).step_by(64) {
-                    S::prefetch(body.wrapping_add(ahead + line));
+            if let Some(ahead) = ahead {
+                for Vector { weights, heads, lane, .. } in vectors {
+                    if lane == 0 {
+                        for line in (0..P::BODY).step_by(64) {
+                            S::prefetch(weights.wrapping_add(body + ahead + line));
+                        }
+                        S::prefetch(heads.wrapping_add(head + ahead));
+                    }
                 }
-                S::prefetch(head.wrapping_add(ahead));
             }
             for g in 0..P::GROUPS {
-                for r in 0..R {
-                    let row = row + r * S::LANES;
-                    let w_scale = P::Head::scale::<S>(head, first_group + g, row);
-                    let mut products = [S::begin(); N];
-                    for half in if P::HALVES { g..g + 1 } else { 0..2 } {
-                        let w = P::pieces::<S>(body, half, row);
-                        S::dots(&mut products, w, q.add(BLOCK / 2 * half), P::BITS);
+                let mut products = [[S::begin(); N]; R];
+                for half in if P::HALVES { g..g + 1 } else { 0..2 } {
+                    let mut w = [P::pieces::<S>(vectors[0].weights.add(body), half, vectors[0].lane); R];
+                    for r in 1..R {
+                        w[r] = P::pieces::<S>(vectors[r].weights.add(body), half, vectors[r].lane);
                     }
+                    S::dots(&mut products, w, q.add(BLOCK / 2 * half), P::BITS);
+                }
+                for r in 0..R {
+                    let (head, lane) = (vectors[r].heads.add(head), vectors[r].lane);
+                    let w_scale = P::Head::scale::<S>(head, first_group + g, lane);
                     for n in 0..N {
                         let start =
                             if shift > 0 { S::splat_i32(sums.add(n), shift - SUMS_SHIFT) } else { S::zero_i32() };
                         let scale = S::mul(w_scale, S::splat(*scale.add(n)));
-                        acc[r][n] = S::fma(S::to_f32(S::end(products[n], start, P::BITS)), scale, acc[r][n]);
+                        acc[r][n] = S::fma(S::to_f32(S::end(products[r][n], start, P::BITS)), scale, acc[r][n]);
                     }
                     if P::Head::OFFSETS {
-                        let offset = P::Head::offset::<S>(head, first_group + g, row);
+                        let offset = P::Head::offset::<S>(head, first_group + g, lane);
                         for n in 0..N {
                             acc[r][n] = S::fma(offset, S::splat(*scaled.add(n)), acc[r][n]);
                         }
@@ -145,12 +260,12 @@ unsafe fn columns<S: Simd, P: Packing, const N: usize, const R: usize>(
             }
             (q, scale) = (q.add(width * BLOCK), scale.add(width));
             if (block + 1) % P::Head::BLOCKS == 0 {
-                head = head.add(P::Head::BYTES);
+                head += P::Head::BYTES;
             }
         }
         for r in 0..R {
             for n in 0..N {
-                S::store(acc[r][n], out[n].as_mut_ptr().add(row + r * S::LANES));
+                S::store(acc[r][n], vectors[r].out.add(n * ROWS));
             }
         }
     }

@@ -19,10 +19,9 @@ pub(crate) fn quantise(x: &[&[f32]], factors: &[f32], tile: TileMut<'_>) {
         for (block, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
             let at = block * width + n;
             let q = &mut tile.q.as_chunks_mut::<BLOCK>().0[at];
-            let scale = quantise_block(x, q) * factor;
+            let (scale, sums) = quantise_block(x, q);
+            let scale = scale * factor;
             tile.scale[at] = scale;
-            let (first, second) = q.split_at(BLOCK / 2);
-            let sums: [i32; 2] = [first, second].map(|half| half.iter().map(|q| i32::from(*q)).sum());
             tile.whole.0[at] = -(sums[0] + sums[1]) << SUMS_SHIFT;
             tile.whole.1[at] = scale * (sums[0] + sums[1]) as f32;
             for (half, sum) in sums.into_iter().enumerate() {

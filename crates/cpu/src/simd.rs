@@ -111,12 +111,19 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// at `x` lie in −127…127. At most two calls between [`begin`](Self::begin) and [`end`](Self::end), with the same
     /// `bits`.
     unsafe fn dot(products: Self::Products, w: [Self::Bytes; 4], x: *const i8, bits: u32) -> Self::Products;
-    /// [`dot`](Self::dot) for `N` columns, each [`BLOCK`] integers after the one before.
+    /// [`dot`](Self::dot) for `R` vectors of rows and `N` columns, each [`BLOCK`] integers after the one before.
     #[inline(always)]
-    unsafe fn dots<const N: usize>(products: &mut [Self::Products; N], w: [Self::Bytes; 4], x: *const i8, bits: u32) {
-        for (n, products) in products.iter_mut().enumerate() {
-            // SAFETY: the caller's.
-            *products = unsafe { Self::dot(*products, w, x.add(n * BLOCK), bits) };
+    unsafe fn dots<const N: usize, const R: usize>(
+        products: &mut [[Self::Products; N]; R],
+        w: [[Self::Bytes; 4]; R],
+        x: *const i8,
+        bits: u32,
+    ) {
+        for n in 0..N {
+            for r in 0..R {
+                // SAFETY: the caller's.
+                products[r][n] = unsafe { Self::dot(products[r][n], w[r], x.add(n * BLOCK), bits) };
+            }
         }
     }
     /// `start` plus the sum of all products.

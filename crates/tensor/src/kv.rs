@@ -49,5 +49,5 @@ impl KvFormat {
 pub fn quantise_head(block: &[f32]) -> (f32, [i8; ACTIVATION_LEN]) {
     let (mut x, mut q) = ([0.0; ACTIVATION_LEN], [0; ACTIVATION_LEN]);
     x[..block.len()].copy_from_slice(block);
-    (quantise_block(&x, &mut q), q)
+    (quantise_block(&x, &mut q).0, q)
 }

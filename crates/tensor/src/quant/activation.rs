@@ -31,30 +31,41 @@ impl Activation {
         let (blocks, _) = row.as_chunks::<ACTIVATION_LEN>();
         let (q_blocks, _) = this.q.as_chunks_mut::<ACTIVATION_LEN>();
         for (i, (x, q)) in blocks.iter().zip(q_blocks).enumerate() {
-            this.scale[i] = quantise_block(x, q);
-            this.half_sums[2 * i] = q[..16].iter().map(|&v| i32::from(v)).sum();
-            this.half_sums[2 * i + 1] = q[16..].iter().map(|&v| i32::from(v)).sum();
+            let (scale, half_sums) = quantise_block(x, q);
+            this.scale[i] = scale;
+            this.half_sums[2 * i..2 * i + 2].copy_from_slice(&half_sums);
         }
         this
     }
 }
 
-/// Quantises one block and returns its scale. Inlined into each instruction set's variant.
+/// Quantises one block; returns its scale and the sums of both halves' integers. Inlined into each instruction set's
+/// variant.
 #[inline(always)]
-pub fn quantise_block(x: &[f32; ACTIVATION_LEN], q: &mut [i8; ACTIVATION_LEN]) -> f32 {
+pub fn quantise_block(x: &[f32; ACTIVATION_LEN], q: &mut [i8; ACTIVATION_LEN]) -> (f32, [i32; 2]) {
     // Magnitudes order like their bits, and integers, unlike floats, are compared in any order.
     let largest = x.iter().fold(0, |largest, value| largest.max(value.to_bits() & 0x7FFF_FFFF));
     let largest = f32::from_bits(largest);
     if !largest.is_finite() {
         q.fill(0);
-        return f32::NAN;
+        return (f32::NAN, [0; 2]);
     }
     let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-    for (q, &value) in q.iter_mut().zip(x) {
-        // A tiny `largest` makes `inverse` infinite: the clamp keeps the integer in range, and 0 · ∞ is to be 0.
-        let scaled = value * inverse;
-        let scaled = if scaled.is_nan() { 0.0 } else { scaled.clamp(-127.0, 127.0) };
-        *q = math::round(scaled).1 as i8;
+    // Summed before they are narrowed, as vectors.
+    let mut sums = [0; 2];
+    let halves = x.as_chunks::<{ ACTIVATION_LEN / 2 }>().0.iter().zip(q.as_chunks_mut::<{ ACTIVATION_LEN / 2 }>().0);
+    for ((x, q), sum) in halves.zip(&mut sums) {
+        let mut integers = [0; ACTIVATION_LEN / 2];
+        for (integer, &value) in integers.iter_mut().zip(x) {
+            // A tiny `largest` makes `inverse` infinite: the clamp keeps the integer in range, and 0 · ∞ is to be 0.
+            let scaled = value * inverse;
+            let scaled = if scaled.is_nan() { 0.0 } else { scaled.clamp(-127.0, 127.0) };
+            *integer = math::round(scaled).1;
+        }
+        *sum = integers.iter().sum();
+        for (q, integer) in q.iter_mut().zip(integers) {
+            *q = integer as i8;
+        }
     }
-    largest / 127.0
+    (largest / 127.0, sums)
 }

@@ -190,7 +190,9 @@ fn main() {
             continue;
         }
         for &[n_out, n_in] in shapes {
-            if argument("--n-in").is_some_and(|n| n.parse() != Ok(n_in)) { continue; }
+            if argument("--n-in").is_some_and(|n| n.parse() != Ok(n_in)) {
+                continue;
+            }
             if n_in % format.block_len() != 0 {
                 continue;
             }

@@ -170,21 +170,23 @@ unsafe fn attend_tile<S: Simd, F: Stored, const N: usize>(
     let last = (end - first_position).div_ceil(PAGE_LEN);
     for first in ((begin - first_position) / PAGE_LEN..last).step_by(PAGES) {
         let mut weighed: [Weighed<'_, N>; PAGES] = std::array::from_fn(|_| Weighed::default());
+        let n_pages = PAGES.min(last - first);
+        let mut keys = [&[][..]; PAGES];
+        for (i, (keys, weighed)) in keys.iter_mut().zip(&mut weighed[..n_pages]).enumerate() {
+            (*keys, weighed.values) = pages.page(seen[0].pages[first + i] as usize, head);
+        }
+        // SAFETY: pages hold keys and values of `len` components, each query too.
+        unsafe { scores::<S, F, N>(&keys[..n_pages], q, len, &mut weighed) };
         for (page, weighed) in (first..last).zip(&mut weighed) {
             let position = first_position + page * PAGE_LEN;
-            let slots: [Range<usize>; N] = std::array::from_fn(|n| {
+            weighed.slots = std::array::from_fn(|n| {
                 let clamp = |at: usize| at.saturating_sub(position).min(PAGE_LEN);
                 clamp(seen[n].begin)..clamp(seen[n].end)
             });
-            let (keys, values) = pages.page(seen[0].pages[page] as usize, head);
-            let mut weights = [[0.0f32; PAGE_LEN]; N];
-            // SAFETY: the page holds keys and values of `len` components, each query too.
-            unsafe { scores::<S, F, N>(keys, q, len, &mut weights) };
-            let rescale = weigh(&mut weights, &slots, scale, &mut largest, &mut totals);
-            *weighed = Weighed { values, slots, weights, rescale };
+            weighed.rescale = weigh(&mut weighed.weights, &weighed.slots, scale, &mut largest, &mut totals);
         }
         // SAFETY: as above, and `out` is as long as the queries.
-        unsafe { add_values::<S, F, N>(&weighed[..PAGES.min(last - first)], len, out) };
+        unsafe { add_values::<S, F, N>(&weighed[..n_pages], len, out) };
     }
     for n in 0..N {
         for value in out[n].iter_mut() {
@@ -246,53 +248,66 @@ fn weigh<const N: usize>(
     rescale
 }
 
-/// Dot products of `N` queries with a page's keys, in the order of a dense linear map.
+/// Dot products of `N` queries with the keys of pages, in the order of a dense linear map, for weights of `out`.
 #[inline(always)]
 unsafe fn scores<S: Simd, F: Stored, const N: usize>(
-    keys: &[u8],
+    keys: &[&[u8]],
     q: [*const f32; N],
     len: usize,
-    out: &mut [[f32; PAGE_LEN]; N],
+    out: &mut [Weighed<'_, N>; PAGES],
 ) {
-    assert_eq!(keys.len(), PAGE_LEN * F::FORMAT.bytes(len), "a page of keys");
-    // SAFETY: inside of the page and of the queries.
+    assert!(keys.iter().all(|keys| keys.len() == PAGE_LEN * F::FORMAT.bytes(len)), "pages of keys");
+    let vectors = ROWS / S::LANES;
+    let mut slots = |vector: usize| {
+        let (page, lane) = (vector / vectors, vector % vectors * S::LANES);
+        Slots { keys: keys[page].as_ptr(), lane, out: out[page].weights.as_mut_ptr().cast::<f32>().wrapping_add(lane) }
+    };
+    // SAFETY: inside of the pages and of the queries.
     unsafe {
-        // As many vectors at a time as make a page, up to two, so that they share what is read of the queries.
-        if 2 * S::LANES <= ROWS {
-            for lane in (0..ROWS).step_by(2 * S::LANES) {
-                scores_of_lanes::<S, F, N, 2>(keys.as_ptr(), q, len, lane, out);
-            }
-        } else {
-            scores_of_lanes::<S, F, N, 1>(keys.as_ptr(), q, len, 0, out);
+        // Two vectors at a time share what is read of the queries.
+        let n = keys.len() * vectors;
+        for first in (0..n - n % 2).step_by(2) {
+            scores_of_slots::<S, F, N, 2>([slots(first), slots(first + 1)], q, len);
+        }
+        if n % 2 == 1 {
+            scores_of_slots::<S, F, N, 1>([slots(n - 1)], q, len);
         }
     }
 }
 
-/// [`scores`] of `R` vectors of slots from `lane` on.
-#[inline(always)]
-unsafe fn scores_of_lanes<S: Simd, F: Stored, const N: usize, const R: usize>(
+/// A vector of a page's slots, and where the first query's scores go; each further query's are [`PAGE_LEN`] behind.
+#[derive(Clone, Copy)]
+struct Slots {
     keys: *const u8,
+    lane: usize,
+    out: *mut f32,
+}
+
+/// [`scores`] of `R` vectors of slots.
+#[inline(always)]
+unsafe fn scores_of_slots<S: Simd, F: Stored, const N: usize, const R: usize>(
+    slots: [Slots; R],
     q: [*const f32; N],
     len: usize,
-    lane: usize,
-    out: &mut [[f32; PAGE_LEN]; N],
 ) {
     // SAFETY: passes on this function's contract.
     unsafe {
         let mut totals = [[S::splat(0.0); R]; N];
         for begin in (0..len).step_by(DENSE_BLOCK) {
             let mut sums = [[S::splat(0.0); R]; N];
-            let first_scale = begin / ACTIVATION_LEN * PAGE_LEN + lane;
-            let scales: [S::F32; R] = std::array::from_fn(|r| F::scales::<S>(keys, len, first_scale + r * S::LANES));
+            let mut scales = [S::splat(0.0); R];
+            for r in 0..R {
+                scales[r] = F::scales::<S>(slots[r].keys, len, begin / ACTIVATION_LEN * PAGE_LEN + slots[r].lane);
+            }
             let end = len.min(begin + DENSE_BLOCK);
             let whole = end - (end - begin) % UNROLLED;
             for first in (begin..whole).step_by(UNROLLED) {
                 for c in first..first + UNROLLED {
-                    scores_of_component::<S, F, N, R>(keys, q, (c, lane), scales, &mut sums);
+                    scores_of_component::<S, F, N, R>(slots, q, c, scales, &mut sums);
                 }
             }
             for c in whole..end {
-                scores_of_component::<S, F, N, R>(keys, q, (c, lane), scales, &mut sums);
+                scores_of_component::<S, F, N, R>(slots, q, c, scales, &mut sums);
             }
             for n in 0..N {
                 for r in 0..R {
@@ -302,7 +317,7 @@ unsafe fn scores_of_lanes<S: Simd, F: Stored, const N: usize, const R: usize>(
         }
         for n in 0..N {
             for r in 0..R {
-                S::store(totals[n][r], out[n].as_mut_ptr().add(lane + r * S::LANES));
+                S::store(totals[n][r], slots[r].out.add(n * PAGE_LEN));
             }
         }
     }
@@ -311,16 +326,18 @@ unsafe fn scores_of_lanes<S: Simd, F: Stored, const N: usize, const R: usize>(
 /// Adds the products of one component to the chains.
 #[inline(always)]
 unsafe fn scores_of_component<S: Simd, F: Stored, const N: usize, const R: usize>(
-    keys: *const u8,
+    slots: [Slots; R],
     q: [*const f32; N],
-    (c, lane): (usize, usize),
+    c: usize,
     scales: [S::F32; R],
     sums: &mut [[S::F32; R]; N],
 ) {
     // SAFETY: passes on this function's contract.
     unsafe {
-        let key = |r: usize| F::load::<S>(keys, c * PAGE_LEN + lane + r * S::LANES, scales[r]);
-        let keys: [S::F32; R] = std::array::from_fn(key);
+        let mut keys = scales;
+        for r in 0..R {
+            keys[r] = F::load::<S>(slots[r].keys, c * PAGE_LEN + slots[r].lane, scales[r]);
+        }
         for n in 0..N {
             let q = S::splat(*q[n].add(c));
             for r in 0..R {
@@ -339,8 +356,8 @@ unsafe fn add_values<S: Simd, F: Stored, const N: usize>(pages: &[Weighed<'_, N>
     while at < whole {
         // SAFETY: inside of the page and of every output.
         unsafe {
-            // Two vectors at a time where there are enough registers share what is read of the weights.
-            if 2 * S::LANES <= ROWS && at + 2 * S::LANES <= whole {
+            // Two vectors at a time share what is read of the weights.
+            if at + 2 * S::LANES <= whole {
                 values_of_lanes::<S, F, N, 2>(pages, (len, at), out);
                 at += 2 * S::LANES;
             } else {
@@ -383,8 +400,9 @@ unsafe fn values_of_lanes<S: Simd, F: Stored, const N: usize, const R: usize>(
                     sums[n][r] = S::mul(sums[n][r], S::splat(rescale[n]));
                 }
             }
-            if slots.iter().all(|other| *other == slots[0]) {
-                for i in slots[0].clone() {
+            if slots.iter().all(|other| *other == (0..PAGE_LEN)) {
+                // The same with nothing to compare.
+                for i in 0..PAGE_LEN {
                     let value: [S::F32; R] = std::array::from_fn(|r| F::value::<S>(values, len, i, at + r * S::LANES));
                     for n in 0..N {
                         let weight = S::splat(weights[n][i]);

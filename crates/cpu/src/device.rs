@@ -453,9 +453,7 @@ impl Device for Cpu {
         if let Some(slot) = slots.iter().find(|slot| **slot / PAGE_LEN >= len) {
             return Err(OpError::Index { op: "store", index: slot / PAGE_LEN, len });
         }
-        for ((k, v), slot) in k.rows().zip(v.rows()).zip(slots) {
-            pages.write(*slot, k, v);
-        }
+        pages.write(&self.pool, slots, k, v);
         Ok(())
     }
 

@@ -340,7 +340,9 @@ impl Bench {
             }
             timed(test, ours, &mut mine, counts)?;
             if let (Some(theirs), Some(its)) = (theirs.as_deref_mut(), &mut its) {
+                std::thread::sleep(SETTLING);
                 timed(test, theirs, its, counts)?;
+                std::thread::sleep(SETTLING);
             }
         }
         if matches!(self.against, Some(Peer::Url(_)))
@@ -353,6 +355,9 @@ impl Bench {
         Ok(Row { test, ours: mine, theirs: its, share, roofs, experts, forecast })
     }
 }
+
+/// How long the threads of an engine that was just measured may spin for more work before the other one is measured.
+const SETTLING: Duration = Duration::from_millis(250);
 
 /// Runs a test once and, if it counts, adds it to `runs`.
 fn timed(test: Test, engine: &mut dyn Engine, runs: &mut Runs, counts: bool) -> Result<()> {

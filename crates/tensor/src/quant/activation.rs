@@ -51,21 +51,24 @@ pub fn quantise_block(x: &[f32; ACTIVATION_LEN], q: &mut [i8; ACTIVATION_LEN]) -
         return (f32::NAN, [0; 2]);
     }
     let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-    // Summed before they are narrowed, as vectors.
-    let mut sums = [0; 2];
-    let halves = x.as_chunks::<{ ACTIVATION_LEN / 2 }>().0.iter().zip(q.as_chunks_mut::<{ ACTIVATION_LEN / 2 }>().0);
-    for ((x, q), sum) in halves.zip(&mut sums) {
-        let mut integers = [0; ACTIVATION_LEN / 2];
-        for (integer, &value) in integers.iter_mut().zip(x) {
-            // A tiny `largest` makes `inverse` infinite: the clamp keeps the integer in range, and 0 · ∞ is to be 0.
-            let scaled = value * inverse;
-            let scaled = if scaled.is_nan() { 0.0 } else { scaled.clamp(-127.0, 127.0) };
-            *integer = math::round(scaled).1;
-        }
-        *sum = integers.iter().sum();
-        for (q, integer) in q.iter_mut().zip(integers) {
-            *q = integer as i8;
-        }
+    let mut integers = [0; ACTIVATION_LEN];
+    for (integer, &value) in integers.iter_mut().zip(x) {
+        // A tiny `largest` makes `inverse` infinite: the clamp keeps the integer in range, and 0 · ∞ is to be 0.
+        let scaled = value * inverse;
+        let scaled = if scaled.is_nan() { 0.0 } else { scaled.clamp(-127.0, 127.0) };
+        *integer = math::round(scaled).1;
     }
-    (largest / 127.0, sums)
+    for (q, integer) in q.iter_mut().zip(integers) {
+        *q = integer as i8;
+    }
+    let (first, second) = integers.split_at(ACTIVATION_LEN / 2);
+    (largest / 127.0, [sum(first), sum(second)])
+}
+
+/// The sum of 16 integers, folded as vectors are.
+#[inline(always)]
+fn sum(x: &[i32]) -> i32 {
+    let eight: [i32; 8] = std::array::from_fn(|i| x[i] + x[i + 8]);
+    let four: [i32; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
+    four[0] + four[2] + (four[1] + four[3])
 }

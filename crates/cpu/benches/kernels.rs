@@ -49,7 +49,11 @@ fn time(budget: Duration, mut call: impl FnMut()) -> [f64; 4] {
 /// Measures `copies` maps of one shape in turn, so that one row reads memory, not a cache.
 fn measure(cpu: &Cpu, format: Format, [n_out, n_in]: [usize; 2], n_rows: usize, real: bool) {
     let source = source(format, n_out, n_in);
-    let copies = if real && n_rows == 1 { (200_000_000 / source.bytes().len()).clamp(1, 64) } else { 1 };
+    let copies = if real && (n_rows == 1 || argument("--copies").is_some()) {
+        (200_000_000 / source.bytes().len()).clamp(1, 64)
+    } else {
+        1
+    };
     let maps: Vec<_> = (0..copies).map(|_| cpu.matrix(std::slice::from_ref(&source)).expect("a valid map")).collect();
     let x: Vec<f32> = (0..n_rows * n_in).map(|i| (i as f32 * 0.37).sin()).collect();
     let x = cpu.upload(&x, n_in).expect("whole rows");

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use tensor::quant::Kind;
 
+use crate::aligned::LINE;
 use crate::kernels::{Lanes, ROWS, RowGroups, TILE};
 use crate::packing::{BLOCK, Head, Packing, with_packing};
 use crate::panel::{Panel, SUMS_SHIFT, Tile};
@@ -17,6 +18,8 @@ use crate::simd::{Simd, Work, with_columns};
 /// How far ahead of few columns' products weights are asked for, in bytes. Of many columns' products the next row
 /// groups' are: the current ones stay in the first-level cache while all columns go through.
 const PREFETCH: usize = 1 << 14;
+/// Columns that are few.
+const FEW: usize = 2;
 
 /// Columns whose sums the registers hold at once, of two row groups where a vector is as long as a group. Divides
 /// [`TILE`], so that columns of one block are in one tile.
@@ -41,13 +44,14 @@ pub(crate) unsafe fn dot_quantised<S: Simd>(
     let most = S::COLUMNS.min(COLUMNS);
     with_packing!(kind, P => {
         assert!(Some(weights.group_bytes()) == P::bytes(panel.n_in()), "a row group's bytes");
+        let head_lanes = <<P as Packing>::Head as Head>::Wide::BYTES / size_of::<Lanes>();
         let is_widened = P::IS_WIDENED && rows.len() > most;
-        let head_bytes = <<P as Packing>::Wide as Packing>::bytes(panel.n_in()).unwrap_or(0) - P::BODY * panel.n_in() / BLOCK;
-        let mut widened = vec![[0.0; ROWS]; if is_widened { 2 * head_bytes / size_of::<Lanes>() } else { 0 }];
+        let mut widened = vec![[0.0; ROWS]; if is_widened { 2 * panel.n_in() / BLOCK * head_lanes } else { 0 }];
         let mut first = 0;
         while first < weights.len() {
-            // Two row groups share what is read of the columns, where a vector holds all rows of one.
-            let n_groups = if S::LANES == ROWS { (weights.len() - first).min(2) } else { 1 };
+            // Two row groups share what is read of the columns, where a vector holds all rows of one. For few columns
+            // weights are what there is to read, and memory is fastest in one stream.
+            let n_groups = if S::LANES == ROWS && rows.len() > FEW { (weights.len() - first).min(2) } else { 1 };
             let out = &mut out[first * rows.len()..(first + n_groups) * rows.len()];
             let widened = &mut *widened;
             let mut work = Groups { weights, first, panel, rows: rows.clone(), columns: 0..0, widened, out };
@@ -73,7 +77,7 @@ struct Groups<'a> {
     rows: Range<usize>,
     /// Of `rows`, those to compute now.
     columns: Range<usize>,
-    /// Heads of `P::Wide` of both row groups, if these are what columns read.
+    /// [`Head::Wide`] of all blocks of both row groups, if these are what columns read.
     widened: &'a mut [Lanes],
     /// `[groups][rows]`.
     out: &'a mut [Lanes],
@@ -92,10 +96,10 @@ impl Groups<'_> {
                 S::call(Widen::<S, P> { work: self, n_groups, set: PhantomData });
             }
             match (n_groups, self.widened.is_empty()) {
-                (2, true) => with_columns!(S, n, N => Columns::<S, P, N, 2> { work: self, set: PhantomData }),
-                (2, false) => with_columns!(S, n, N => Columns::<S, P::Wide, N, 2> { work: self, set: PhantomData }),
-                (_, true) => with_columns!(S, n, N => Columns::<S, P, N, 1> { work: self, set: PhantomData }),
-                (_, false) => with_columns!(S, n, N => Columns::<S, P::Wide, N, 1> { work: self, set: PhantomData }),
+                (2, true) => with_columns!(S, n, N => Columns::<S, P, P::Head, N, 2>::new(self)),
+                (2, false) => with_columns!(S, n, N => Columns::<S, P, Wide<P>, N, 2>::new(self)),
+                (_, true) => with_columns!(S, n, N => Columns::<S, P, P::Head, N, 1>::new(self)),
+                (_, false) => with_columns!(S, n, N => Columns::<S, P, Wide<P>, N, 1>::new(self)),
             };
         }
     }
@@ -111,22 +115,21 @@ struct Widen<'a, 'b, S, P> {
 impl<S: Simd, P: Packing> Work for Widen<'_, '_, S, P> {
     #[inline(always)]
     unsafe fn run(self) {
-        let Groups { weights, first, panel, widened, .. } = self.work;
-        let n_blocks = panel.n_in() / BLOCK;
+        let Groups { weights, first, widened, .. } = self.work;
+        let lanes = Wide::<P>::BYTES / size_of::<Lanes>();
         for (group, widened) in (*first..*first + self.n_groups).zip(widened.chunks_exact_mut(widened.len() / 2)) {
-            let heads = weights.group(group)[n_blocks * P::BODY..].chunks_exact(P::Head::BYTES);
-            let lanes = <P::Wide as Packing>::Head::BYTES / size_of::<Lanes>();
-            let each = lanes * P::Head::BLOCKS;
-            for (head, out) in heads.zip(widened.chunks_exact_mut(each)) {
+            let units = weights.group(group).chunks_exact(P::UNIT);
+            for (unit, out) in units.zip(widened.chunks_exact_mut(lanes * P::Head::BLOCKS)) {
                 for at in 0..P::Head::BLOCKS * P::GROUPS {
                     // As `Singles` has them: two scales a block, then two offsets.
                     let out = &mut out[at / P::GROUPS * lanes + at % P::GROUPS..];
+                    let head = unit[P::BODIES..].as_ptr();
                     for lane in (0..ROWS).step_by(S::LANES) {
                         // SAFETY: the head has these groups of inputs.
                         unsafe {
-                            S::store(P::Head::scale::<S>(head.as_ptr(), at, lane), out[0].as_mut_ptr().add(lane));
+                            S::store(P::Head::scale::<S>(head, at, lane), out[0].as_mut_ptr().add(lane));
                             if P::Head::OFFSETS {
-                                S::store(P::Head::offset::<S>(head.as_ptr(), at, lane), out[2].as_mut_ptr().add(lane));
+                                S::store(P::Head::offset::<S>(head, at, lane), out[2].as_mut_ptr().add(lane));
                             }
                         }
                     }
@@ -136,46 +139,56 @@ impl<S: Simd, P: Packing> Work for Widen<'_, '_, S, P> {
     }
 }
 
-/// The products of `G` row groups, `N` columns at a time.
-struct Columns<'a, 'b, S, P, const N: usize, const G: usize> {
+/// What heads of `P` are read as for many columns.
+type Wide<P> = <<P as Packing>::Head as Head>::Wide;
+
+/// The products of `G` row groups, `N` columns at a time, whose heads are read as `H`.
+struct Columns<'a, 'b, S, P, H, const N: usize, const G: usize> {
     work: &'b mut Groups<'a>,
-    set: PhantomData<(S, P)>,
+    set: PhantomData<(S, P, H)>,
 }
 
-impl<S: Simd, P: Packing, const N: usize, const G: usize> Work for Columns<'_, '_, S, P, N, G> {
+impl<'a, 'b, S, P, H, const N: usize, const G: usize> Columns<'a, 'b, S, P, H, N, G> {
+    fn new(work: &'b mut Groups<'a>) -> Self {
+        Self { work, set: PhantomData }
+    }
+}
+
+impl<S: Simd, P: Packing, H: Head, const N: usize, const G: usize> Work for Columns<'_, '_, S, P, H, N, G> {
     #[inline(always)]
     unsafe fn run(self) {
         let Groups { weights, first, panel, rows, columns, widened, out } = self.work;
         let n_blocks = panel.n_in() / BLOCK;
         let out = out.as_mut_ptr();
-        let ahead = if rows.len() > 2 { G * weights.stride() } else { PREFETCH };
+        let ahead = if rows.len() > FEW { G * weights.stride() } else { PREFETCH };
         for column in columns.clone().step_by(N) {
             let (tile, at) = (column - column % TILE, column % TILE);
             let tile = panel.tile(rows.start + tile..rows.end.min(rows.start + tile + TILE), P::GROUPS == 2);
             // Of all columns the first ones ask for weights.
             let ahead = (column == 0).then_some(ahead);
-            let x = Block { tile, at, n_blocks, ahead };
+            let head_stride = if widened.is_empty() { P::UNIT } else { H::BYTES };
+            let x = Block { tile, at, n_blocks, head_stride, ahead };
             // SAFETY: whoever made this has checked the lengths; the tile has `N` columns from `at` on.
             unsafe {
                 let vector = |group: usize, lane: usize| Vector {
                     weights: weights.group(*first + group).as_ptr(),
                     heads: match widened.get(group * widened.len() / 2) {
                         Some(widened) => widened.as_ptr().cast(),
-                        None => weights.group(*first + group).as_ptr().add(n_blocks * P::BODY),
+                        None => weights.group(*first + group).as_ptr().add(P::BODIES),
                     },
                     lane,
                     out: out.add(group * rows.len() + column).cast::<f32>().add(lane),
                 };
                 if S::LANES == ROWS {
                     let vectors: [Vector; G] = std::array::from_fn(|group| vector(group, 0));
-                    dot_columns::<S, P, N, G>(vectors, x);
+                    dot_columns::<S, P, H, N, G>(vectors, x);
                 } else if 2 * S::LANES == ROWS && N <= 2 {
                     // Few columns: both halves of a cache line are used while it is there. Many: one half at a time,
                     // so that its sums stay in registers.
-                    dot_columns::<S, P, N, 2>([vector(0, 0), vector(0, S::LANES)], x);
+                    dot_columns::<S, P, H, N, 2>([vector(0, 0), vector(0, S::LANES)], x);
                 } else {
                     for lane in (0..ROWS).step_by(S::LANES) {
-                        dot_columns::<S, P, N, 1>([vector(0, lane)], x);
+                        dot_columns::<S, P, H, N, 1>([vector(0, lane)], x);
                     }
                 }
             }
@@ -189,6 +202,8 @@ struct Block<'a> {
     tile: Tile<'a>,
     at: usize,
     n_blocks: usize,
+    /// Bytes from one head to the next.
+    head_stride: usize,
     ahead: Option<usize>,
 }
 
@@ -207,27 +222,29 @@ struct Vector {
 /// Needs the instructions of `S`; the tile has `N` columns from `at` on, the row groups have its blocks, and results
 /// have room.
 #[inline(always)]
-unsafe fn dot_columns<S: Simd, P: Packing, const N: usize, const R: usize>(vectors: [Vector; R], x: Block<'_>) {
-    let Block { tile, at, n_blocks, ahead } = x;
+unsafe fn dot_columns<S: Simd, P: Packing, H: Head, const N: usize, const R: usize>(
+    vectors: [Vector; R],
+    x: Block<'_>,
+) {
+    let Block { tile, at, n_blocks, head_stride, ahead } = x;
     let width = tile.width;
     // Where the set's bytes are unsigned, signed ones come with a shift of their own.
     let shift = if P::BITS == 8 { S::BYTE_SHIFT } else { P::SHIFT };
     // SAFETY: all offsets stay inside of the groups and the tile by this function's contract.
     unsafe {
         let mut acc = [[S::splat(0.0); N]; R];
-        let mut head = 0;
+        let (mut body, mut head) = (0, 0);
         let (mut q, mut scale) = (tile.q.as_ptr().add(at * BLOCK), tile.scale.as_ptr().add(at));
         let (mut sums, mut scaled) = (tile.negated_sums.as_ptr().add(at), tile.scaled_sums.as_ptr().add(at));
         for block in 0..n_blocks {
-            let body = block * P::BODY;
-            let first_group = block % P::Head::BLOCKS * P::GROUPS;
+            let first_group = block % H::BLOCKS * P::GROUPS;
             if let Some(ahead) = ahead {
-                for Vector { weights, heads, lane, .. } in vectors {
+                for Vector { weights, lane, .. } in vectors {
                     if lane == 0 {
-                        for line in (0..P::BODY).step_by(64) {
+                        // A head's line, too, where there is one.
+                        for line in (0..P::UNIT.div_ceil(P::Head::BLOCKS)).step_by(LINE) {
                             S::prefetch(weights.wrapping_add(body + ahead + line));
                         }
-                        S::prefetch(heads.wrapping_add(head + ahead));
                     }
                 }
             }
@@ -242,15 +259,15 @@ unsafe fn dot_columns<S: Simd, P: Packing, const N: usize, const R: usize>(vecto
                 }
                 for r in 0..R {
                     let (head, lane) = (vectors[r].heads.add(head), vectors[r].lane);
-                    let w_scale = P::Head::scale::<S>(head, first_group + g, lane);
+                    let w_scale = H::scale::<S>(head, first_group + g, lane);
                     for n in 0..N {
                         let start =
                             if shift > 0 { S::splat_i32(sums.add(n), shift - SUMS_SHIFT) } else { S::zero_i32() };
                         let scale = S::mul(w_scale, S::splat(*scale.add(n)));
                         acc[r][n] = S::fma(S::to_f32(S::end(products[r][n], start, P::BITS)), scale, acc[r][n]);
                     }
-                    if P::Head::OFFSETS {
-                        let offset = P::Head::offset::<S>(head, first_group + g, lane);
+                    if H::OFFSETS {
+                        let offset = H::offset::<S>(head, first_group + g, lane);
                         for n in 0..N {
                             acc[r][n] = S::fma(offset, S::splat(*scaled.add(n)), acc[r][n]);
                         }
@@ -259,8 +276,12 @@ unsafe fn dot_columns<S: Simd, P: Packing, const N: usize, const R: usize>(vecto
                 (sums, scaled) = (sums.add(width), scaled.add(width));
             }
             (q, scale) = (q.add(width * BLOCK), scale.add(width));
+            body += P::BODY;
             if (block + 1) % P::Head::BLOCKS == 0 {
-                head += P::Head::BYTES;
+                body += P::Head::BYTES;
+            }
+            if (block + 1) % H::BLOCKS == 0 {
+                head += head_stride;
             }
         }
         for r in 0..R {

@@ -9,7 +9,7 @@ use crate::quant::Kind;
 use crate::{Format, OpError};
 
 /// Which layout this is. A change of what a row group holds is another number.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Outputs of a row group.
 pub const ROWS: usize = 16;

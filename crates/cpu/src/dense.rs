@@ -140,50 +140,82 @@ impl Products<'_> {
     unsafe fn at_once<S: Simd, F: Stored>(self, out: &mut [Lanes]) {
         for (i, out) in out.chunks_exact_mut(self.width).enumerate() {
             // SAFETY: all offsets stay inside of the group and the rows.
-            unsafe { self.tile::<S, F>(self.weights.group(i).as_ptr(), 0, 0..self.n_in, out) }
+            unsafe { self.tile::<S, F, 1>([self.weights.group(i).as_ptr()], 0, 0..self.n_in, [out]) }
         }
     }
 
-    /// Some inputs of a row group for all tiles, then the next group, then more inputs.
+    /// Some inputs of a row group, or of two, for all tiles, then the next groups, then more inputs.
     #[inline(always)]
     unsafe fn in_chunks<S: Simd, F: Stored>(self, out: &mut [Lanes]) {
-        let Self { weights, n_in, width, .. } = self;
-        let mut wide = Wide([[0.0; ROWS]; CHUNK]);
-        let n_lines = (CHUNK * ROWS * F::BYTES / LINE).div_ceil(width.div_ceil(S::DENSE_COLUMNS).max(1));
-        for begin in (0..n_in).step_by(CHUNK) {
-            let inputs = begin..n_in.min(begin + CHUNK);
-            for (i, out) in out.chunks_exact_mut(width).enumerate() {
-                let at = |group: usize| weights.group(group)[begin * ROWS * F::BYTES..].as_ptr();
-                let mut group = at(i);
-                // The next group's weights come from memory while this one's are multiplied.
-                let next = if i + 1 < weights.len() { at(i + 1) } else { at(0).wrapping_add(CHUNK * ROWS * F::BYTES) };
-                // SAFETY: all offsets stay inside of the group and the rows.
+        let mut wide = [const { Wide([[0.0; ROWS]; CHUNK]) }; 2];
+        for begin in (0..self.n_in).step_by(CHUNK) {
+            let inputs = begin..self.n_in.min(begin + CHUNK);
+            let mut group = 0;
+            for out in out.chunks_mut(self.width * if S::LANES == ROWS { 2 } else { 1 }) {
+                let (first, second) = out.split_at_mut(self.width);
+                // SAFETY: the groups are there.
                 unsafe {
-                    if F::BYTES != Singles::BYTES {
-                        widen::<S, F>(group, &mut wide.0[..inputs.len()]);
-                        group = wide.0.as_ptr().cast();
-                    }
-                    for (tile, out) in out.chunks_mut(S::DENSE_COLUMNS).enumerate() {
-                        for line in tile * n_lines..(tile + 1) * n_lines {
-                            S::prefetch(next.wrapping_add(line * LINE));
-                        }
-                        self.tile::<S, Singles>(group, tile * S::DENSE_COLUMNS, inputs.clone(), out);
-                    }
+                    // Two row groups share what is read of the rows, where a vector holds all outputs of one.
+                    group += match second.is_empty() {
+                        true => self.chunk::<S, F, 1>(group, inputs.clone(), &mut wide, [first]),
+                        false => self.chunk::<S, F, 2>(group, inputs.clone(), &mut wide, [first, second]),
+                    };
                 }
             }
         }
     }
 
-    /// Adds a row group's products with the tile from row `first` on, of the inputs that `weights` begins with.
+    /// `inputs` of `G` row groups from `first` on for all tiles; returns `G`.
     #[inline(always)]
-    unsafe fn tile<S: Simd, F: Stored>(
+    unsafe fn chunk<S: Simd, F: Stored, const G: usize>(
         self,
-        weights: *const u8,
         first: usize,
         inputs: Range<usize>,
-        out: &mut [Lanes],
+        wide: &mut [Wide; 2],
+        mut out: [&mut [Lanes]; G],
+    ) -> usize {
+        let Self { weights, width, .. } = self;
+        let at = |group: usize| weights.group(group)[inputs.start * ROWS * F::BYTES..].as_ptr();
+        // The next groups' weights come from memory while these are multiplied.
+        let n_lines = (CHUNK * ROWS * F::BYTES / LINE).div_ceil(width.div_ceil(S::DENSE_COLUMNS).max(1));
+        let next: [*const u8; G] = std::array::from_fn(|g| match first + G + g {
+            group if group < weights.len() => at(group),
+            group => at(group - weights.len().min(group)).wrapping_add(CHUNK * ROWS * F::BYTES),
+        });
+        // SAFETY: all offsets stay inside of the groups and the rows.
+        unsafe {
+            let mut groups: [*const u8; G] = std::array::from_fn(|g| at(first + g));
+            if F::BYTES != Singles::BYTES {
+                for (group, wide) in groups.iter_mut().zip(wide) {
+                    widen::<S, F>(*group, &mut wide.0[..inputs.len()]);
+                    *group = wide.0.as_ptr().cast();
+                }
+            }
+            for (tile, row) in (0..width).step_by(S::DENSE_COLUMNS).enumerate() {
+                for line in tile * n_lines..(tile + 1) * n_lines {
+                    for next in next {
+                        S::prefetch(next.wrapping_add(line * LINE));
+                    }
+                }
+                let rows = row..width.min(row + S::DENSE_COLUMNS);
+                let mut parts = out.iter_mut().map(|out| &mut out[rows.clone()]);
+                let out: [&mut [Lanes]; G] = std::array::from_fn(|_| parts.next().unwrap_or_default());
+                self.tile::<S, Singles, G>(groups, row, inputs.clone(), out);
+            }
+        }
+        G
+    }
+
+    /// Adds row groups' products with the tile from row `first` on, of the inputs that `weights` begin with.
+    #[inline(always)]
+    unsafe fn tile<S: Simd, F: Stored, const G: usize>(
+        self,
+        weights: [*const u8; G],
+        first: usize,
+        inputs: Range<usize>,
+        mut out: [&mut [Lanes]; G],
     ) {
-        let stride = out.len();
+        let stride = out[0].len();
         // SAFETY: the tile begins where its first row would, and each of its inputs is `stride` numbers.
         let x = unsafe { self.x.as_ptr().add(first * self.n_in + inputs.start * stride) };
         let mut done = 0;
@@ -194,14 +226,15 @@ impl Products<'_> {
             } else {
                 self.x.as_ptr().wrapping_add(inputs.start * S::DENSE_COLUMNS)
             };
-            let (x, out) = (x.wrapping_add(done), &mut out[done..]);
+            let x = x.wrapping_add(done);
+            let mut places = out.iter_mut().map(|out| out[done..].as_mut_ptr());
+            let out: [*mut Lanes; G] = std::array::from_fn(|_| places.next().unwrap_or(std::ptr::null_mut()));
             macro_rules! columns {
                 ($n:literal) => {{
-                    let out = out.first_chunk_mut::<$n>().expect("as many columns as are left");
-                    // SAFETY: `x` has `inputs` inputs of `$n` columns.
+                    // SAFETY: `x` has `inputs` inputs of `$n` columns, and each `out` has these columns.
                     unsafe {
                         let n = inputs.len();
-                        S::call(Columns::<S, F, $n> { weights, x, next, stride, n, out, set: PhantomData })
+                        S::call(Columns::<S, F, $n, G> { weights, x, next, stride, n, out, set: PhantomData })
                     };
                     $n
                 }};
@@ -210,8 +243,8 @@ impl Products<'_> {
                 1 => columns!(1),
                 2 => columns!(2),
                 3 => columns!(3),
-                6..12 if S::DENSE_COLUMNS > 4 => columns!(6),
-                12.. if S::DENSE_COLUMNS > 4 => columns!(12),
+                12.. if S::DENSE_COLUMNS > 4 && G == 1 => columns!(12),
+                6.. if S::DENSE_COLUMNS > 4 => columns!(6),
                 _ => columns!(4),
             };
         }
@@ -229,27 +262,28 @@ unsafe fn widen<S: Simd, F: Stored>(weights: *const u8, wide: &mut [Lanes]) {
     }
 }
 
-/// A row group's products with `N` columns of a tile, added to `out`.
-struct Columns<'a, S, F, const N: usize> {
-    /// `[n][ROWS]`.
-    weights: *const u8,
+/// Products of `G` row groups, one where a vector is shorter than a group, with `N` columns of a tile, added to `out`.
+struct Columns<S, F, const N: usize, const G: usize> {
+    /// `[n][ROWS]` each.
+    weights: [*const u8; G],
     /// The columns' first input; the next one is `stride` further.
     x: *const f32,
     /// What is read after `x`.
     next: *const f32,
     stride: usize,
     n: usize,
-    out: &'a mut [Lanes; N],
+    /// `N` each.
+    out: [*mut Lanes; G],
     set: PhantomData<(S, F)>,
 }
 
-impl<S: Simd, F: Stored, const N: usize> Work for Columns<'_, S, F, N> {
+impl<S: Simd, F: Stored, const N: usize, const G: usize> Work for Columns<S, F, N, G> {
     #[inline(always)]
     unsafe fn run(self) {
         // SAFETY: passes on the caller's contract.
         unsafe {
             match ROWS / S::LANES {
-                1 => self.rows::<1>(),
+                1 => self.rows::<G>(),
                 2 => self.rows::<2>(),
                 _ => self.rows::<4>(),
             }
@@ -257,7 +291,7 @@ impl<S: Simd, F: Stored, const N: usize> Work for Columns<'_, S, F, N> {
     }
 }
 
-impl<S: Simd, F: Stored, const N: usize> Columns<'_, S, F, N> {
+impl<S: Simd, F: Stored, const N: usize, const G: usize> Columns<S, F, N, G> {
     /// With `R` vectors of rows at a time.
     ///
     /// As many of the totals as the registers have room for stay there: a processor without AVX-512 is slowed down by
@@ -268,8 +302,10 @@ impl<S: Simd, F: Stored, const N: usize> Columns<'_, S, F, N> {
         for row in (0..ROWS).step_by(R * S::LANES) {
             // SAFETY: `n` inputs and `N` outputs are there.
             unsafe {
-                let first = self.out.as_mut_ptr().cast::<f32>();
-                let out = |n: usize, r: usize| first.add(n * ROWS + row + r * S::LANES);
+                let out = |n: usize, r: usize| {
+                    let (group, lane) = Self::place(row, r);
+                    self.out[group].cast::<f32>().add(n * ROWS + lane)
+                };
                 let mut totals = [[S::splat(0.0); R]; N];
                 for n in 0..N {
                     for r in 0..R {
@@ -302,16 +338,28 @@ impl<S: Simd, F: Stored, const N: usize> Columns<'_, S, F, N> {
         }
     }
 
+    /// The row group of vector `r` of those from `row` on, and its first lane there.
+    #[inline(always)]
+    fn place(row: usize, r: usize) -> (usize, usize) {
+        if S::LANES == ROWS { (r, 0) } else { (0, row + r * S::LANES) }
+    }
+
     /// Adds the products of input `k` to the chains.
     #[inline(always)]
     unsafe fn input<const R: usize>(&self, row: usize, k: usize, sums: &mut [[S::F32; R]; N]) {
         // SAFETY: the caller's, for all offsets.
         unsafe {
-            let weights = self.weights.add((k * ROWS + row) * F::BYTES);
+            let weights = |r: usize| {
+                let (group, lane) = Self::place(row, r);
+                self.weights[group].add((k * ROWS + lane) * F::BYTES)
+            };
             if N <= 2 {
-                S::prefetch(weights.wrapping_add(PREFETCH));
+                S::prefetch(weights(0).wrapping_add(PREFETCH));
             }
-            let w: [S::F32; R] = std::array::from_fn(|r| F::load::<S>(weights.add(r * S::LANES * F::BYTES)));
+            let mut w = [F::load::<S>(weights(0)); R];
+            for r in 1..R {
+                w[r] = F::load::<S>(weights(r));
+            }
             let x = self.x.add(k * self.stride);
             for n in 0..N {
                 let x = S::splat(*x.add(n));

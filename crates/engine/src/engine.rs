@@ -196,13 +196,11 @@ impl<D: Device> Engine<D> {
             ends.push(end);
         }
         let logits = self.compute(sequences, &ends, probe)?;
-        let width = logits.as_ref().map_or(0, |logits| self.dev.shape(logits)[1]);
-        let logits = logits.map(|logits| self.dev.download(&logits)).unwrap_or_default();
-        let mut logits = logits.chunks_exact(width.max(1));
+        let mut rows = logits.iter().flat_map(|x| (0..self.dev.shape(x)[0]).map(|row| self.dev.download_row(x, row)));
         let mut results = Vec::with_capacity(sequences.len());
         for (sequence, end) in sequences.iter_mut().zip(ends) {
             let is_last = end == sequence.len() && end > sequence.n_computed;
-            results.push(if is_last { logits.next().map(<[f32]>::to_vec) } else { None });
+            results.push(if is_last { rows.next() } else { None });
             sequence.n_computed = end;
             if let Some(chunk) = self.model.decoder.chunk() {
                 // The next row sees its chunk only.

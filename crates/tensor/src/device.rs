@@ -351,6 +351,12 @@ pub trait Device: Send + Sync {
     /// Activations to host memory, row by row.
     fn download(&self, x: &Self::Tensor) -> Vec<f32>;
 
+    /// One row of activations to host memory; nothing if there is no such row.
+    fn download_row(&self, x: &Self::Tensor, row: usize) -> Vec<f32> {
+        let [_, width] = self.shape(x);
+        self.download(x).chunks_exact(width.max(1)).nth(row).map(<[f32]>::to_vec).unwrap_or_default()
+    }
+
     /// Rows and width.
     fn shape(&self, x: &Self::Tensor) -> [usize; 2];
 

@@ -1,5 +1,7 @@
 //! Broken GGUF files.
 
+use tensor::packed::VERSION;
+
 use crate::{Case, Parser};
 
 /// What a marked number stands for, which decides what is broken about it.
@@ -120,13 +122,13 @@ fn packed_builder([layout, rows, alignment]: [u32; 3], change: impl Fn(&mut Buil
 const PACKED: u32 = 1 << 16;
 
 pub fn sound_packed() -> Case {
-    Case::new(Parser::Gguf, "sound", packed_builder([1, 16, 64], |_| {}).bytes)
+    Case::new(Parser::Gguf, "sound", packed_builder([VERSION, 16, 64], |_| {}).bytes)
 }
 
 pub fn broken_packed() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |what: String, bytes: Vec<u8>| cases.push(Case::new(Parser::Gguf, format!("packed: {what}"), bytes));
-    let Builder { bytes: sound, marks } = packed_builder([1, 16, 64], |_| {});
+    let Builder { bytes: sound, marks } = packed_builder([VERSION, 16, 64], |_| {});
     for len in 0..sound.len() {
         add(format!("cut at {len}"), sound[..len].to_vec());
     }
@@ -145,7 +147,9 @@ pub fn broken_packed() -> Vec<Case> {
             add(format!("{mark:?} at {at} is {new}, not {value}"), bytes);
         }
     }
-    for numbers in [[0, 16, 64], [2, 16, 64], [u32::MAX, 16, 64], [1, 8, 64], [1, 0, 64], [1, 16, 32], [1, 16, 0]] {
+    let layouts = [0, VERSION - 1, VERSION + 1, u32::MAX].map(|layout| [layout, 16, 64]);
+    let others = [[8, 64], [0, 64], [16, 32], [16, 0]].map(|[rows, alignment]| [VERSION, rows, alignment]);
+    for numbers in layouts.into_iter().chain(others) {
         add(format!("layout, rows and alignment {numbers:?}"), packed_builder(numbers, |_| {}).bytes);
     }
     for key in ["puna.packed.layout", "puna.packed.rows"] {
@@ -161,7 +165,7 @@ pub fn broken_packed() -> Vec<Case> {
     as_gguf[..4].copy_from_slice(b"GGUF");
     add("packed tensors in a GGUF file".into(), as_gguf);
     let mut tensor = |what: &str, axes: &[u64], type_id: u32| {
-        let mut bytes = packed_builder([1, 16, 64], |b| {
+        let mut bytes = packed_builder([VERSION, 16, 64], |b| {
             b.tensor("x", axes, type_id, 1408);
         })
         .bytes;

@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """Speed of 30 s of audio: puna and `transformers` in alternation, through an encoder of the size of Whisper base.
 
-usage: python benches/audio.py FOLDER [--puna target/release/puna] [--threads 2] [--runs 5] [--dtype float32] [--out FILE.json]
+usage: python benches/audio.py FOLDER [--puna target/release/puna] [--threads 2] [--runs 5] [--dtype float32]
+       [--weights stored|q8_0] [--out FILE.json]
 
 FOLDER gets a checkpoint of random weights if it has none: Whisper base's encoder (6 layers of width 512, 8 heads, feed-forward
 2048, 80 mel bins, chunks of 30 s), the default projector to width 2048, and a text model that is as small as the format
 allows.  A run goes from samples to rows: log-mel features, encoder, projector; `puna bench --audio-clip` warms up with one
 clip before the one that counts, and so does the peer.  `transformers` gets the same weights in its better type, float32
 unless `--dtype` says otherwise, its own feature extractor (in torch) and WhisperEncoder, and the projector in torch.
+
+`--weights q8_0` holds our encoder's maps in eight bits, as `puna serve --audio-weights q8_0` does.
 
 Needs torch, transformers 5, numpy, safetensors.
 """
@@ -107,8 +110,11 @@ def measure(arguments):
     peer = Peer(encoder, maps, arguments.threads, arguments.dtype)
     import transformers
     engine = f"transformers {transformers.__version__}, torch {peer.torch.__version__}, {arguments.dtype}"
-    return {"test": "clip", "seconds": SECONDS, **tower.alternated(arguments, "--audio-clip", peer.run, engine)}
+    flags = ["--audio-clip", "--audio-weights", arguments.weights]
+    row = tower.alternated(arguments, flags, peer.run, engine)
+    return {"test": "clip", "seconds": SECONDS, "weights": arguments.weights, **row}
 
 
 if __name__ == "__main__":
-    tower.main(__doc__, measure, "float32")
+    weights_flag = lambda parser: parser.add_argument("--weights", choices=("stored", "q8_0"), default="stored")
+    tower.main(__doc__, measure, "float32", weights_flag)

@@ -17,20 +17,20 @@ def quiet(threads):
     os.environ["OMP_WAIT_POLICY"] = "passive"
 
 
-def puna(binary, folder, flag, threads):
+def puna(binary, folder, flags, threads):
     """The JSON line of one counted run."""
-    command = [binary, "bench", "-m", folder, flag, "--runs", "1", "--threads", str(threads), "--json"]
+    command = [binary, "bench", "-m", folder, *flags, "--runs", "1", "--threads", str(threads), "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"puna bench: {done.stderr.strip()}")
     return json.loads(done.stdout.splitlines()[0])
 
 
-def alternated(arguments, flag, seconds, engine):
+def alternated(arguments, flags, seconds, engine):
     """What rows of results have in common: puna's runs, and those of a peer, `seconds` of which warm up before they count."""
     lines, theirs = [], []
     for _ in range(arguments.runs):
-        lines.append(puna(arguments.puna, arguments.folder, flag, arguments.threads))
+        lines.append(puna(arguments.puna, arguments.folder, flags, arguments.threads))
         seconds()
         theirs.append(seconds())
     ours = [line["runs_s"][0] for line in lines]
@@ -44,8 +44,9 @@ def alternated(arguments, flag, seconds, engine):
     }
 
 
-def main(doc, measure, dtype):
-    """Reads the command line of a program with this docstring, and prints and writes what it measures."""
+def main(doc, measure, dtype, own=lambda parser: None):
+    """Reads the command line of a program with this docstring, and prints and writes what it measures; `own` adds the
+    program's own arguments."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--puna", default=ROOT / "target/release/puna")
@@ -53,6 +54,7 @@ def main(doc, measure, dtype):
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=dtype)
     parser.add_argument("--out", type=pathlib.Path)
+    own(parser)
     arguments = parser.parse_args()
     row = measure(arguments)
     print(json.dumps(row))

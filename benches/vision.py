@@ -116,7 +116,7 @@ def measure(arguments):
     apart = compare(arguments.puna, folder, peer)
     import transformers
     engine = f"transformers {transformers.__version__}, {peer.dtype}"
-    row = tower.alternated(arguments, "--image-tile", lambda: peer.run()[0], engine)
+    row = tower.alternated(arguments, ["--image-tile"], lambda: peer.run()[0], engine)
     rate = lambda runs_s: round(144 / statistics.median(runs_s), 2)
     row["against"]["tok_per_s"] = rate(row["against"]["runs_s"])
     return {"test": "tile", "tokens": 144, "depth": 0, "batch": 1, "tok_per_s": rate(row["runs_s"]), **row,

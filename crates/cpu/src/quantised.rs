@@ -2,7 +2,7 @@
 //!
 //! The order is the canonical one: an exact integer sum a group, then one fused multiply-add, and one more where the
 //! format has offsets. One function serves every number of columns; the integers of a weight are taken apart once for
-//! all columns that the registers hold.
+//! all columns that the registers hold, and what is read of a column serves two row groups.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -43,6 +43,7 @@ pub(crate) unsafe fn dot_quantised<S: Simd>(
     assert_eq!(out.len(), weights.len() * rows.len(), "the output's length");
     let most = S::COLUMNS.min(COLUMNS);
     with_packing!(kind, P => {
+        assert!(panel.n_in().is_multiple_of(BLOCK * <P as Packing>::Head::BLOCKS), "rows of {}", panel.n_in());
         assert!(Some(weights.group_bytes()) == P::bytes(panel.n_in()), "a row group's bytes");
         let head_lanes = <<P as Packing>::Head as Head>::Wide::BYTES / size_of::<Lanes>();
         let is_widened = P::IS_WIDENED && rows.len() > most;

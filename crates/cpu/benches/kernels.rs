@@ -1,6 +1,7 @@
 //! How fast linear maps are, as JSON lines: `cargo bench -p cpu --bench kernels -- --size real [--threads N] [--isa I]
-//! [--format F] [--rows N]`.
+//! [--format F] [--rows N] [--n-in N] [--copies all]`.
 //!
+//! `--n-in` takes the shapes of that input alone; `--copies` has several rows read memory, not a cache, as one row does.
 //! One row measures what decoding is bound by, weight bytes a second (of the packed weights, beside what the file
 //! holds); 64 rows measure arithmetic, multiply-adds counted as two operations. `--size small`, the default, is quick
 //! and checks that the program runs.
@@ -173,12 +174,6 @@ fn main() {
     let isa = argument("--isa").and_then(|name| Isa::parse(&name));
     let cpu = Cpu::new(CpuOptions { threads, isa, ..Default::default() });
     let only = argument("--format");
-    if argument("--roofs").is_some() {
-        for _ in 0..5 {
-            eprintln!("barrier {:.0} ns", 1e9 * cpu.roofs(Duration::from_millis(400)).barrier);
-        }
-        return;
-    }
     let rows = argument("--rows").and_then(|n| n.parse::<usize>().ok());
     if only.is_none() {
         for context in [16, 512] {

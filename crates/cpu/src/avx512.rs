@@ -163,20 +163,17 @@ impl Simd for Avx512 {
         unsafe { _mm512_setzero_si512() }
     }
 
-    /// `vpdpbusd` takes unsigned weights, so 128 is added to signed ones.
     #[inline(always)]
     unsafe fn dot(products: __m512i, w: [__m512i; 4], x: *const i8, bits: u32) -> __m512i {
         unsafe {
-            let mut sum = products;
-            for (i, w) in w.into_iter().enumerate() {
-                let w = if bits == 8 { _mm512_xor_si512(w, _mm512_set1_epi8(-128)) } else { w };
-                sum = _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(x.add(4 * i).cast::<i32>().read_unaligned()));
-            }
-            sum
+            let mut sum = [[products]];
+            Self::dots(&mut sum, [w], x, bits);
+            sum[0][0]
         }
     }
 
-    /// What is read of a column serves all vectors of rows: a core adds products faster than it can read.
+    /// What is read of a column serves all vectors of rows: a core adds products faster than it can read. `vpdpbusd`
+    /// takes unsigned weights, so 128 is added to signed ones.
     #[inline(always)]
     unsafe fn dots<const N: usize, const R: usize>(
         products: &mut [[__m512i; N]; R],

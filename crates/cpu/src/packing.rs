@@ -2,8 +2,10 @@
 //!
 //! A row group holds units, one after another: the integers of one block of [`BLOCK`] inputs or of several, and then
 //! their head, which is scales and offsets. So one token reads a group from its first byte to its last; with all heads
-//! behind all integers, the processor fetched ahead a tenth to a fifth less. Of a block, integers lie in eight pieces of four inputs: row 0's four bytes, row 1's, and so on,
-//! so that a 32-bit lane is a row. Four bits of two pieces share [`PIECE`] bytes, the second one in the high nibbles;
+//! behind all integers, the processor fetched ahead a tenth to a fifth less.
+//!
+//! Of a block, integers lie in eight pieces of four inputs: row 0's four bytes, row 1's, and so on, so that a 32-bit
+//! lane is a row. Four bits of two pieces share [`PIECE`] bytes, the second one in the high nibbles;
 //! what integers have beyond four bits follows in planes: bit j of a plane's byte (two bits from 2j on, where there are
 //! two) belongs to piece j of those that the plane is for. A packed row group takes as many bytes as the file's rows.
 

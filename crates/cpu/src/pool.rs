@@ -146,7 +146,7 @@ impl Pool {
             slot.next.store(n * i / n_threads, Ordering::Relaxed);
             slot.end.store(n * (i + 1) / n_threads, Ordering::Relaxed);
         }
-        for (Padded(slot), index) in slots.iter().zip(0..).skip(1) {
+        for (index, Padded(slot)) in slots.iter().enumerate().skip(1) {
             // SAFETY: `turn` is held and the slot is idle, so nobody else touches the cell.
             unsafe { *slot.job.get() = Some(job) };
             self.tell(index, POSTED);

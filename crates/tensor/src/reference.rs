@@ -171,6 +171,10 @@ impl Device for Reference {
         x.values.to_vec()
     }
 
+    fn download_row(&self, x: &Tensor, row: usize) -> Vec<f32> {
+        x.rows().nth(row).map(<[f32]>::to_vec).unwrap_or_default()
+    }
+
     fn shape(&self, x: &Tensor) -> [usize; 2] {
         [x.n_rows(), x.width]
     }

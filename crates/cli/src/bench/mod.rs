@@ -61,6 +61,14 @@ impl Test {
 
 /// Something that a test can be run on.
 pub trait Engine {
+    /// Brings the engine to where it is in the middle of its work, if [`run`](Self::run) does not do so itself.
+    ///
+    /// # Errors
+    /// If the engine can not do it.
+    fn warm(&mut self, _test: Test) -> Result<()> {
+        Ok(())
+    }
+
     /// Seconds that the measured part takes.
     ///
     /// # Errors

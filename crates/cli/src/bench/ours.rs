@@ -203,16 +203,31 @@ fn clip_products(config: &AudioConfig, text_width: usize) -> usize {
 }
 
 impl super::Engine for Ours {
+    fn warm(&mut self, test: Test) -> Result<()> {
+        let mut ids = Ids::new(self.n_vocab);
+        match test {
+            Test::Prefill { tokens, depth: 0 } => {
+                let sequence = self.sequence(tokens, &mut ids)?;
+                self.engine.release(sequence);
+            }
+            Test::Decode { .. } => {
+                let began = Instant::now();
+                while began.elapsed() < WARMING {
+                    let sequence = self.sequence(1, &mut ids)?;
+                    self.engine.release(sequence);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     fn run(&mut self, test: Test) -> Result<f64> {
         let mut ids = Ids::new(self.n_vocab);
         match test {
             Test::Tile { .. } => self.tile(),
             Test::Clip { .. } => self.clip(),
             Test::Prefill { tokens, depth } => {
-                if depth == 0 {
-                    let warm = self.sequence(tokens, &mut ids)?;
-                    self.engine.release(warm);
-                }
                 let mut sequence = self.sequence(depth, &mut ids)?;
                 self.extend(&mut sequence, tokens, &mut ids)?;
                 let began = Instant::now();
@@ -222,11 +237,6 @@ impl super::Engine for Ours {
                 Ok(seconds)
             }
             Test::Decode { tokens, depth, batch } => {
-                let began = Instant::now();
-                while began.elapsed() < WARMING {
-                    let warm = self.sequence(1, &mut ids)?;
-                    self.engine.release(warm);
-                }
                 let mut sequences = Vec::new();
                 for _ in 0..batch {
                     sequences.push(self.sequence(depth, &mut ids)?);

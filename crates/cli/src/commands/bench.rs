@@ -361,6 +361,7 @@ const SETTLING: Duration = Duration::from_millis(250);
 
 /// Runs a test once and, if it counts, adds it to `runs`.
 fn timed(test: Test, engine: &mut dyn Engine, runs: &mut Runs, counts: bool) -> Result<()> {
+    engine.warm(test)?;
     let begin = Reading::now(engine.process());
     let seconds = engine.run(test)?;
     if counts {

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use crate::amx::Amx;
-use crate::kernels::{Lanes, RowGroups, compile_kernels};
+use crate::kernels::{Lanes, ROWS, RowGroups, compile_kernels};
 use crate::packing::BLOCK;
 use crate::simd::{Simd, Work};
 
@@ -115,6 +115,42 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn to_f32(x: __m512i) -> __m512 {
         unsafe { _mm512_cvtepi32_ps(x) }
+    }
+
+    /// Pairs, then fours, within quarters of vectors; then quarters.
+    #[inline(always)]
+    unsafe fn turn(square: &mut [Lanes; ROWS]) {
+        unsafe {
+            let mut x = [_mm512_setzero_ps(); ROWS];
+            for i in 0..ROWS {
+                x[i] = _mm512_loadu_ps(square[i].as_ptr());
+            }
+            let mut pairs = x;
+            for i in 0..ROWS / 2 {
+                pairs[2 * i] = _mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]);
+                pairs[2 * i + 1] = _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]);
+            }
+            let mut fours = pairs;
+            for i in 0..ROWS / 4 {
+                for half in 0..2 {
+                    let a = _mm512_castps_pd(pairs[4 * i + half]);
+                    let b = _mm512_castps_pd(pairs[4 * i + 2 + half]);
+                    fours[4 * i + 2 * half] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+                    fours[4 * i + 2 * half + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+                }
+            }
+            // Vector 4·i + c has, in each quarter q, column 4·q + c of rows 4·i..4·i + 4.
+            for c in 0..4 {
+                let [a, b] = [fours[c], fours[4 + c]];
+                let [d, e] = [fours[8 + c], fours[12 + c]];
+                let [low, high] = [_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b)];
+                let [later_low, later_high] = [_mm512_shuffle_f32x4::<0x88>(d, e), _mm512_shuffle_f32x4::<0xdd>(d, e)];
+                _mm512_storeu_ps(square[c].as_mut_ptr(), _mm512_shuffle_f32x4::<0x88>(low, later_low));
+                _mm512_storeu_ps(square[8 + c].as_mut_ptr(), _mm512_shuffle_f32x4::<0xdd>(low, later_low));
+                _mm512_storeu_ps(square[4 + c].as_mut_ptr(), _mm512_shuffle_f32x4::<0x88>(high, later_high));
+                _mm512_storeu_ps(square[12 + c].as_mut_ptr(), _mm512_shuffle_f32x4::<0xdd>(high, later_high));
+            }
+        }
     }
 
     #[inline(always)]

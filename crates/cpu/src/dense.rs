@@ -25,12 +25,49 @@ const UNROLLED: usize = 4;
 
 const _: () = assert!(CHUNK.is_multiple_of(DENSE_BLOCK) && DENSE_BLOCK.is_multiple_of(UNROLLED));
 
-/// Lays the rows of a tile, `scale` times each, side by side into `tile`, which is as long as they are together.
-pub(crate) fn interleave(rows: &[(&[f32], f32)], tile: &mut [f32]) {
-    let width = rows.len();
-    for (n, (row, scale)) in rows.iter().enumerate() {
-        for (out, x) in tile[n..].iter_mut().step_by(width).zip(*row) {
-            *out = x * scale;
+/// As many inputs of as many rows.
+#[repr(align(64))]
+struct Square([Lanes; ROWS]);
+
+/// Lays rows, each times its factor, side by side into `tile`: input 0 of each, then input 1 of each, in steps of `width`.
+/// Where there are fewer rows than that, zeros follow.
+///
+/// # Safety
+/// Needs the instructions of `S`.
+///
+/// # Panics
+/// If a row has not an input for each `width` of the tile, or there are more rows than [`ROWS`] or `width`.
+#[inline(always)]
+pub(crate) unsafe fn interleave<S: Simd>(rows: &[(&[f32], f32)], width: usize, tile: &mut [f32]) {
+    let n_in = tile.len() / width.max(1);
+    assert!(rows.len() <= width && width <= ROWS && tile.len() == n_in * width, "a tile");
+    let mut square = Square([[0.0; ROWS]; ROWS]);
+    for begin in (0..n_in).step_by(ROWS) {
+        let len = ROWS.min(n_in - begin);
+        for (out, (row, factor)) in square.0.iter_mut().zip(rows) {
+            match row[begin..].first_chunk::<ROWS>() {
+                // By hand: the compiler makes sixteen numbers of it, which are slow to be read as vectors.
+                Some(row) => {
+                    for lane in (0..ROWS).step_by(S::LANES) {
+                        // SAFETY: the caller's; a vector of each has LANES of its ROWS numbers.
+                        unsafe {
+                            let x = S::mul(S::load(row.as_ptr().add(lane)), S::splat(*factor));
+                            S::store(x, out.as_mut_ptr().add(lane));
+                        }
+                    }
+                }
+                None => out.iter_mut().zip(&row[begin..begin + len]).for_each(|(out, x)| *out = x * factor),
+            }
+        }
+        square.0[rows.len()..].fill([0.0; ROWS]);
+        // SAFETY: the caller's.
+        unsafe { S::turn(&mut square.0) }
+        for (lanes, i) in square.0[..len].iter().zip(begin..) {
+            // Whole vectors: what is too much of one is written over by the next.
+            match tile[i * width..].first_chunk_mut::<ROWS>() {
+                Some(out) => *out = *lanes,
+                None => tile[i * width..(i + 1) * width].copy_from_slice(&lanes[..width]),
+            }
         }
     }
 }

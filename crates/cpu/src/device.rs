@@ -10,7 +10,6 @@ use tensor::{Bytes, Choice, Device, KvFormat, OpError, Orientation, PAGE_LEN, Ro
 use crate::arena::{Arena, Lease};
 use crate::attention;
 use crate::cores;
-use crate::dense;
 use crate::experts::{ExpertStats, Experts};
 use crate::isa::{self, Isa};
 use crate::kernels::{Kernels, TILE};
@@ -213,7 +212,8 @@ impl Cpu {
             for Segment { rows, .. } in &tiles[range] {
                 let x: Vec<(&[f32], f32)> = rows.clone().map(&row).collect();
                 // SAFETY: tiles do not overlap, and `run` hands out each once.
-                dense::interleave(&x, unsafe { out.part(rows.start * n_in..rows.end * n_in) });
+                let tile = unsafe { out.part(rows.start * n_in..rows.end * n_in) };
+                self.kernels.interleave(&x, x.len(), tile);
             }
         });
         values

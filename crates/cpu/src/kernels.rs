@@ -86,6 +86,9 @@ pub(crate) trait Kernels: Send + Sync {
     /// Rows of a tile of [`dot_dense`](Self::dot_dense).
     fn dense_columns(&self) -> usize;
 
+    /// Lays rows side by side; see [`dense::interleave`](crate::dense::interleave).
+    fn interleave(&self, rows: &[(&[f32], f32)], width: usize, tile: &mut [f32]);
+
     /// The products of row groups with rows of `x`; see [`dense::dot_dense`](crate::dense::dot_dense).
     fn dot_dense(&self, format: Dense, weights: RowGroups<'_>, x: &[f32], out: &mut [Lanes]);
 
@@ -207,6 +210,7 @@ macro_rules! compile_kernels {
                 crate::adjoint::cross_entropy(row: &mut [f32], target: usize, weight: f32) -> f64;
                 crate::adjoint::divergence(row: &mut [f32], teacher: &mut [f32], temperature: f32, weight: f32) -> f64;
                 crate::dense::dense_columns::<$set>() -> usize;
+                crate::dense::interleave::<$set>(rows: &[(&[f32], f32)], width: usize, tile: &mut [f32]);
                 crate::dense::dot_dense::<$set>(
                     format: crate::kernels::Dense,
                     weights: crate::kernels::RowGroups<'_>,

@@ -5,6 +5,7 @@
 //!
 //! Letters: M rows of the result, N its columns, K what is summed over.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use tensor::OpError;
@@ -142,34 +143,44 @@ impl Strided<'_> {
 
     /// Lays `rows` side by side: element 0 of each, then element 1 of each, as many elements as `out`, which is `width`
     /// for each, has room for. Where there are fewer rows than `width`, zeros follow.
-    fn pack(&self, rows: Range<usize>, width: usize, out: &mut [f32]) {
+    fn pack(&self, kernels: &dyn Kernels, rows: Range<usize>, width: usize, out: &mut [f32]) {
         let Self { values, row, column } = *self;
-        if rows.len() < width {
+        if column == 1 {
+            let mut x = [(&[][..], 1.0); ROWS];
+            let k = out.len() / width;
+            x.iter_mut().zip(rows.clone()).for_each(|(x, i)| x.0 = &values[i * row..][..k]);
+            return kernels.interleave(&x[..rows.len()], width, out);
+        }
+        if row == 1 && rows.len() == width {
+            return match width {
+                16 => copy_across::<16>(&values[rows.start..], column, out),
+                12 => copy_across::<12>(&values[rows.start..], column, out),
+                4 => copy_across::<4>(&values[rows.start..], column, out),
+                _ => self.gather(rows, width, out),
+            };
+        }
+        self.gather(rows, width, out);
+    }
+
+    /// [`pack`](Self::pack) for strides of any kind.
+    fn gather(&self, rows: Range<usize>, width: usize, out: &mut [f32]) {
+        let Self { values, row, column } = *self;
+        for (c, out) in out.chunks_exact_mut(width).enumerate() {
             out.fill(0.0);
-        }
-        if row == 1 {
-            for (c, out) in out.chunks_exact_mut(width).enumerate() {
-                out[..rows.len()].copy_from_slice(&values[c * column + rows.start..][..rows.len()]);
-            }
-            return;
-        }
-        // A few elements of all rows at a time, so that what is written stays in the first cache.
-        for (block, out) in out.chunks_mut(BLOCK * width).enumerate() {
-            for (n, i) in rows.clone().enumerate() {
-                let values = &values[i * row + block * BLOCK * column..];
-                let out = out[n..].iter_mut().step_by(width);
-                if column == 1 {
-                    out.zip(values).for_each(|(out, value)| *out = *value);
-                } else {
-                    out.enumerate().for_each(|(c, out)| *out = values[c * column]);
-                }
-            }
+            out.iter_mut().zip(rows.clone()).for_each(|(out, i)| *out = values[i * row + c * column]);
         }
     }
 }
 
-/// Elements of a row that are packed at a time.
-const BLOCK: usize = 64;
+/// The first `W` of `values`, then as many from `stride` on, and so on.
+fn copy_across<const W: usize>(values: &[f32], stride: usize, out: &mut [f32]) {
+    for (c, out) in out.as_chunks_mut::<W>().0.iter_mut().enumerate() {
+        // A length that the compiler knows is a few instructions instead of a call.
+        if let Some(values) = values[c * stride..].first_chunk() {
+            *out = *values;
+        }
+    }
+}
 
 /// How operands are packed.
 #[derive(Debug, Clone, Copy)]
@@ -297,7 +308,7 @@ impl Piece<'_, '_> {
         let Job { a, b, shape: [_, _, k], layout, .. } = self.job;
         let (matrix, rows) = (if self.is_group { b } else { a }, self.rows.clone());
         match layout {
-            Layout::Tiles(_) => matrix.pack(rows, self.width(), out),
+            Layout::Tiles(_) => matrix.pack(kernels, rows, self.width(), out),
             Layout::Pairs => {
                 let pack = if self.is_group { Kernels::pack_group } else { Kernels::pack_rows };
                 pack(kernels, matrix, rows, *k, bytemuck::cast_slice_mut(out));
@@ -326,32 +337,38 @@ impl Unit<'_, '_> {
         let group = ROWS * row * size_of::<f32>();
         let weights = RowGroups::new(weights, [group, group, end - start]);
         let x = &packed[self.job.rows_begin() + self.rows.start * row..];
-        let mut sums = Sums([[0.0; ROWS]; GROUPS * DENSE_ROWS]);
-        let sums = &mut sums.0[..self.groups.len() * self.rows.len()];
-        match layout {
-            Layout::Tiles(_) => kernels.dot_dense(Dense::F32, weights, &x[..self.rows.len() * row], sums),
-            Layout::Pairs => kernels.dot_pairs(weights, bytemuck::cast_slice(x), sums),
-        }
-        for (group, sums) in self.groups.clone().zip(sums.chunks_exact(self.rows.len())) {
-            let outputs = group * ROWS..(group * ROWS + ROWS).min(*n);
-            for (row, sums) in self.rows.clone().zip(sums) {
-                // SAFETY: units are different rows or different row groups of a result, and each runs once.
-                let out = unsafe { out.part(row * n + outputs.start..row * n + outputs.end) };
-                // Almost always all of a group's rows, which is a few instructions where the compiler knows it.
-                match (<&mut Lanes>::try_from(&mut *out), write) {
-                    (Ok(out), Write::Set) => *out = *sums,
-                    (Ok(out), Write::Add) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
-                    (Err(_), Write::Set) => out.copy_from_slice(&sums[..out.len()]),
-                    (Err(_), Write::Add) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+        ROOM.with_borrow_mut(|room| {
+            let sums = &mut room.0[..self.groups.len() * self.rows.len()];
+            match layout {
+                Layout::Tiles(_) => kernels.dot_dense(Dense::F32, weights, &x[..self.rows.len() * row], sums),
+                Layout::Pairs => kernels.dot_pairs(weights, bytemuck::cast_slice(x), sums),
+            }
+            for (group, sums) in self.groups.clone().zip(sums.chunks_exact(self.rows.len())) {
+                let outputs = group * ROWS..(group * ROWS + ROWS).min(*n);
+                for (row, sums) in self.rows.clone().zip(sums) {
+                    // SAFETY: units are different rows or different row groups of a result, and each runs once.
+                    let out = unsafe { out.part(row * n + outputs.start..row * n + outputs.end) };
+                    // Almost always all of a group's rows, which is a few instructions where the compiler knows it.
+                    match (<&mut Lanes>::try_from(&mut *out), write) {
+                        (Ok(out), Write::Set) => *out = *sums,
+                        (Ok(out), Write::Add) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+                        (Err(_), Write::Set) => out.copy_from_slice(&sums[..out.len()]),
+                        (Err(_), Write::Add) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+                    }
                 }
             }
-        }
+        });
     }
 }
 
 /// Sums of a unit. Vectors that lie across two cache lines would be added to at half the speed.
 #[repr(align(64))]
 struct Sums([Lanes; GROUPS * DENSE_ROWS]);
+
+thread_local! {
+    /// Room for the sums of a unit. Kept, since zeroing it takes a good part of the time of small products.
+    static ROOM: RefCell<Box<Sums>> = RefCell::new(Box::new(Sums([[0.0; ROWS]; GROUPS * DENSE_ROWS])));
+}
 
 /// The bytes of `values`.
 fn bytes(values: &[f32]) -> &[u8] {

@@ -1,5 +1,6 @@
 //! What an instruction set offers to kernels.
 
+use crate::kernels::{Lanes, ROWS};
 use crate::packing::BLOCK;
 
 /// Work that is written over [`Simd`].
@@ -84,6 +85,18 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn fma(a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
     /// The integers as numbers.
     unsafe fn to_f32(x: Self::I32) -> Self::F32;
+
+    /// Exchanges rows and columns.
+    #[inline(always)]
+    unsafe fn turn(square: &mut [Lanes; ROWS]) {
+        for i in 0..ROWS {
+            for j in 0..i {
+                let x = square[i][j];
+                square[i][j] = square[j][i];
+                square[j][i] = x;
+            }
+        }
+    }
 
     /// `x · 2^shift` in all lanes.
     unsafe fn splat_i32(x: *const i32, shift: u32) -> Self::I32;

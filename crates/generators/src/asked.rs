@@ -13,11 +13,19 @@ pub(crate) fn sample(
     question: impl Into<String>,
     answer: impl Into<String>,
 ) -> Sample {
-    let mut content = media;
-    let place = if draw.random_bool(0.25) { 0 } else { content.len() };
-    content.insert(place, Part::Text(question.into()));
-    let turns = vec![Turn { role: Role::User, content, thinking: None }, Turn::text(Role::Assistant, answer)];
-    Sample { task, turns }
+    talk(draw, task, media, vec![(question.into(), answer.into())])
+}
+
+/// Questions about `media` and their answers, one after another. The first one comes with the media, as in [`sample`].
+pub(crate) fn talk(draw: &mut Draw, task: &'static str, media: Vec<Part>, asked: Vec<(String, String)>) -> Sample {
+    let place = if draw.random_bool(0.25) { 0 } else { media.len() };
+    let mut media = Some(media);
+    let turns = asked.into_iter().flat_map(|(question, answer)| {
+        let mut content = media.take().unwrap_or_default();
+        content.insert(place.min(content.len()), Part::Text(question));
+        [Turn { role: Role::User, content, thinking: None }, Turn::text(Role::Assistant, answer)]
+    });
+    Sample { task, turns: turns.collect() }
 }
 
 /// The text of the last turn, which is the answer.

@@ -9,6 +9,7 @@ mod asked;
 mod choose;
 pub mod conversation;
 mod expression;
+pub mod lessons;
 pub mod pictures;
 mod ratio;
 mod sample;

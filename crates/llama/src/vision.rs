@@ -11,6 +11,10 @@ use crate::{LlamaError, Probe, Site};
 /// their framework's default.
 const EPS: f32 = 1e-5;
 
+/// Rows that tiles which are encoded together have at most, where a single one does not have more: small tiles fill the
+/// threads together, large ones do alone, and memory is bounded.
+const ROWS_TOGETHER: usize = 2048;
+
 /// Vision tower, adapter and projector.
 pub struct Vision<D: Device> {
     tile: usize,
@@ -48,6 +52,13 @@ struct Layer<D: Device> {
     fc1_bias: D::Vector,
     fc2: D::Matrix,
     fc2_bias: D::Vector,
+}
+
+/// Where rows stand, and what they see.
+struct Seen<'a> {
+    rotation: &'a Rotation,
+    keys: &'a [RowKeys<'a>],
+    slots: &'a [usize],
 }
 
 /// The names of the tower's weights outside of its layers.
@@ -154,9 +165,9 @@ impl<D: Device> Vision<D> {
             return Err(OpError::shape("vision", what).into());
         }
         let mut all: Option<D::Tensor> = None;
-        // Tiles do not see each other; one at a time bounds the memory.
-        for tile in pixels.chunks_exact(tile_len) {
-            let rows = self.encode(dev, tile, probe)?;
+        let together = (ROWS_TOGETHER / (self.grid * self.grid + 1)).max(1);
+        for tiles in pixels.chunks(together * tile_len) {
+            let rows = self.encode(dev, tiles, probe)?;
             all = Some(match all {
                 Some(all) => dev.concat(&all, &rows)?,
                 None => rows,
@@ -165,30 +176,47 @@ impl<D: Device> Vision<D> {
         all.ok_or_else(|| OpError::shape("vision", "no tile").into())
     }
 
+    /// Encodes tiles side by side. They do not see each other.
     fn encode(&self, dev: &D, pixels: &[f32], probe: &mut impl Probe<D>) -> Result<D::Tensor, OpError> {
-        let n_patches = self.grid * self.grid;
-        let patches = dev.upload(&self.patches(pixels), 3 * self.patch * self.patch)?;
-        let mut x = dev.linear(&self.patch_embedding, None, &patches)?;
+        let tiles = pixels.chunks_exact(3 * self.tile * self.tile);
+        let (n_tiles, n_patches) = (tiles.len(), self.grid * self.grid);
+        let n_rows = n_patches + 1;
+        let patches: Vec<f32> = tiles.flat_map(|tile| self.patches(tile)).collect();
+        let mut x = dev.linear(&self.patch_embedding, None, &dev.upload(&patches, 3 * self.patch * self.patch)?)?;
         probe.see(dev, Site::VisionPatch, &x);
-        // The class token comes last.
+        // The class token comes last in each tile.
         x = dev.concat(&x, &dev.embed(&self.class, &[0])?)?;
-        let ids: Vec<u32> = (0..=n_patches as u32).collect();
+        if n_tiles > 1 {
+            let class = n_tiles * n_patches;
+            let rows = (0..n_tiles).flat_map(|tile| (tile * n_patches..(tile + 1) * n_patches).chain([class]));
+            x = dev.rows(&x, &rows.collect::<Vec<_>>())?;
+        }
+        let ids: Vec<u32> = (0..n_tiles).flat_map(|_| 0..n_rows as u32).collect();
         x = dev.add(&x, &dev.embed(&self.positions, &ids)?)?;
         x = self.norm_before.forward(dev, &x)?;
         probe.see(dev, Site::VisionPreNorm, &x);
-        let n_rows = n_patches + 1;
-        let pages: Vec<u32> = (0..n_rows.div_ceil(PAGE_LEN) as u32).collect();
+        let n_pages = n_rows.div_ceil(PAGE_LEN);
+        let pages: Vec<u32> = (0..(n_tiles * n_pages) as u32).collect();
         let mut stored = dev.pages(pages.len(), self.n_heads, self.head_len, KvFormat::F32)?;
-        let keys = vec![RowKeys { pages: &pages, first_position: 0, begin: 0, end: n_rows }; n_rows];
+        let of_tile = |pages| RowKeys { pages, first_position: 0, begin: 0, end: n_rows };
+        let seen = Seen {
+            rotation: &self.rotation.repeated(n_tiles),
+            keys: &pages.chunks(n_pages).flat_map(|pages| vec![of_tile(pages); n_rows]).collect::<Vec<_>>(),
+            slots: &(0..n_tiles)
+                .flat_map(|tile| (0..n_rows).map(move |row| tile * n_pages * PAGE_LEN + row))
+                .collect::<Vec<_>>(),
+        };
         for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(dev, x, &self.rotation, &mut stored, &keys)?;
+            x = layer.forward(dev, x, &mut stored, &seen)?;
             probe.see(dev, Site::VisionLayer(i), &x);
         }
         x = self.norm_after.forward(dev, &x)?;
         probe.see(dev, Site::VisionPostNorm, &x);
         // Dropping the class row and joining neighbours is one gather and a reshape.
         let width = dev.shape(&x)[1];
-        x = dev.reshape(dev.rows(&x, &self.neighbours())?, width * self.joined * self.joined)?;
+        let neighbours = self.neighbours();
+        let rows = (0..n_tiles).flat_map(|tile| neighbours.iter().map(move |row| tile * n_rows + row));
+        x = dev.reshape(dev.rows(&x, &rows.collect::<Vec<_>>())?, width * self.joined * self.joined)?;
         for matrix in &self.adapter {
             x = dev.gelu(&dev.linear(matrix, None, &x)?);
         }
@@ -272,21 +300,14 @@ impl<D: Device> Layer<D> {
         })
     }
 
-    fn forward(
-        &self,
-        dev: &D,
-        x: D::Tensor,
-        rotation: &Rotation,
-        stored: &mut D::Pages,
-        keys: &[RowKeys<'_>],
-    ) -> Result<D::Tensor, OpError> {
+    fn forward(&self, dev: &D, x: D::Tensor, stored: &mut D::Pages, seen: &Seen<'_>) -> Result<D::Tensor, OpError> {
+        let Seen { rotation, keys, slots } = *seen;
         let width = dev.shape(&x)[1];
         let qkv = dev.linear(&self.qkv, Some(&self.qkv_bias), &self.norm1.forward(dev, &x)?)?;
         let q = dev.rope(&dev.columns(&qkv, 0..width)?, rotation)?;
         let k = dev.rope(&dev.columns(&qkv, width..2 * width)?, rotation)?;
         let v = dev.columns(&qkv, 2 * width..3 * width)?;
-        let slots: Vec<usize> = (0..keys.len()).collect();
-        dev.store(stored, &k, &v, &slots)?;
+        dev.store(stored, &k, &v, slots)?;
         let mixed = dev.attention(&q, stored, keys)?;
         let x = dev.linear_onto(x, &self.o, Some(&self.o_bias), &mixed)?;
         let inner = dev.gelu(&dev.linear(&self.fc1, Some(&self.fc1_bias), &self.norm2.forward(dev, &x)?)?);

@@ -243,6 +243,14 @@ pub struct Rotation {
     pub sin: Vec<f32>,
 }
 
+impl Rotation {
+    /// The angles of these rows `n` times over.
+    #[must_use]
+    pub fn repeated(&self, n: usize) -> Self {
+        Self { cos: self.cos.repeat(n), sin: self.sin.repeat(n), ..*self }
+    }
+}
+
 /// What one row of a step attends to: positions `begin..end` of the sequence whose pages are `pages`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowKeys<'a> {

@@ -238,33 +238,30 @@ pub(crate) fn forward<D: Adjoint>(
     sequences: &[Sequence],
     watch: &mut impl Probe<Tape<D>>,
 ) -> Result<(Var, usize), TrainError> {
-    let mut features = Vec::new();
-    let mut firsts = Vec::with_capacity(sequences.len());
-    for sequence in sequences {
-        check(sequence)?;
-        firsts.push(features.len());
-        for media in &sequence.media {
-            features.push(encode(tape, model, media, watch)?);
-        }
-    }
+    sequences.iter().try_for_each(check)?;
+    let encoded = Encoded::new(tape, model, sequences, watch)?;
     let pages = |sequence: &Sequence| sequence.len().div_ceil(PAGE_LEN);
     let n_pages = sequences.iter().map(pages).sum();
     let ids: Vec<u32> = (0..n_pages as u32).collect();
     let mut rows = Vec::new();
     let mut page = 0;
-    for (sequence, first) in sequences.iter().zip(firsts) {
+    for (sequence, places) in sequences.iter().zip(&encoded.places) {
         let run = PageRun { pages: &ids[page..page + pages(sequence)], first_position: 0 };
         page += pages(sequence);
         rows.extend(sequence.inputs.iter().enumerate().map(|(position, input)| {
             let input = match *input {
-                Input::Feature { features, row } => Input::Feature { features: first + features, row },
+                Input::Feature { features, row } => {
+                    // What is not there is refused where rows are looked up.
+                    let (tower, first) = places.get(features).copied().unwrap_or((usize::MAX, 0));
+                    Input::Feature { features: tower, row: first + row }
+                }
                 token => token,
             };
             Row { input, position, global: run, chunked: run, wants_logits: false }
         }));
     }
     let mut cache = model.decoder.cache(tape, n_pages, n_pages, KvFormat::F32)?;
-    let features: Vec<&Var> = features.iter().collect();
+    let features: Vec<&Var> = encoded.features.iter().collect();
     let batch = Batch { rows: &rows, features: &features };
     Ok((model.decoder.layers(tape, &mut cache, &batch, watch)?, rows.len()))
 }
@@ -278,28 +275,67 @@ fn check(sequence: &Sequence) -> Result<(), TrainError> {
     Ok(())
 }
 
-/// The rows that stand in for `media`.
-fn encode<D: Adjoint>(
-    tape: &Tape<D>,
-    model: &Model<Tape<D>>,
-    media: &Media,
-    watch: &mut impl Probe<Tape<D>>,
-) -> Result<Var, TrainError> {
-    let lacks = |what: &str| TrainError::Sequence { why: format!("it has {what}, and the model has no tower for it") };
-    match media {
-        Media::Image(pixels) => {
-            let vision = model.vision.as_ref().ok_or_else(|| lacks("a picture"))?;
-            Ok(vision.forward(tape, pixels, watch)?)
+/// What the towers make of the media of sequences, all of a kind at once.
+struct Encoded {
+    /// Rows of pictures, rows of sounds.
+    features: Vec<Var>,
+    /// Of each sequence's media: which of `features`, and its first row there.
+    places: Vec<Vec<(usize, usize)>>,
+}
+
+impl Encoded {
+    fn new<D: Adjoint>(
+        tape: &Tape<D>,
+        model: &Model<Tape<D>>,
+        sequences: &[Sequence],
+        watch: &mut impl Probe<Tape<D>>,
+    ) -> Result<Self, TrainError> {
+        let lacks =
+            |what: &str| TrainError::Sequence { why: format!("it has {what}, and the model has no tower for it") };
+        let (mut pixels, mut sounds) = (Vec::new(), Vec::new());
+        // Rows of pictures and of sounds so far.
+        let mut n_rows = [0; 2];
+        let mut places = Vec::with_capacity(sequences.len());
+        for sequence in sequences {
+            let mut of_sequence = Vec::with_capacity(sequence.media.len());
+            for media in &sequence.media {
+                let (kind, n) = match media {
+                    Media::Image(tiles) => {
+                        let vision = model.vision.as_ref().ok_or_else(|| lacks("a picture"))?;
+                        let tile = 3 * vision.tile() * vision.tile();
+                        if tiles.is_empty() || !tiles.len().is_multiple_of(tile) {
+                            let why = format!("{} pixel values are no tiles of {tile}", tiles.len());
+                            return Err(TrainError::Sequence { why });
+                        }
+                        pixels.extend_from_slice(tiles);
+                        (0, tiles.len() / tile * vision.tokens_per_tile())
+                    }
+                    Media::Sound(chunks) => {
+                        let audio = model.audio.as_ref().ok_or_else(|| lacks("a sound"))?;
+                        let (n_mels, n_columns) = (audio.encoder().n_mels(), audio.encoder().chunk_columns());
+                        sounds.extend(
+                            chunks.iter().map(|chunk| (by_bin(&chunk.columns, n_mels, n_columns), chunk.valid)),
+                        );
+                        (1, chunks.iter().map(|chunk| audio.rows(chunk.valid)).sum())
+                    }
+                };
+                of_sequence.push((kind, n_rows[kind]));
+                n_rows[kind] += n;
+            }
+            places.push(of_sequence);
         }
-        Media::Sound(chunks) => {
-            let audio = model.audio.as_ref().ok_or_else(|| lacks("a sound"))?;
-            let (n_mels, n_columns) = (audio.encoder().n_mels(), audio.encoder().chunk_columns());
-            let turned: Vec<Vec<f32>> = chunks.iter().map(|chunk| by_bin(&chunk.columns, n_mels, n_columns)).collect();
-            let whole = turned.iter().zip(chunks);
-            let chunks: Vec<AudioChunk<'_>> =
-                whole.map(|(mel_mc, chunk)| AudioChunk { mel_mc, valid: chunk.valid }).collect();
-            Ok(audio.forward(tape, &chunks, watch)?)
+        let mut features = Vec::new();
+        if let Some(vision) = model.vision.as_ref().filter(|_| !pixels.is_empty()) {
+            features.push(vision.forward(tape, &pixels, watch)?);
+        } else {
+            // Sounds are the first kind then.
+            places.iter_mut().flatten().for_each(|place| place.0 = 0);
         }
+        if let Some(audio) = model.audio.as_ref().filter(|_| !sounds.is_empty()) {
+            let chunks = sounds.iter().map(|(mel_mc, valid)| AudioChunk { mel_mc, valid: *valid });
+            features.push(audio.forward(tape, &chunks.collect::<Vec<_>>(), watch)?);
+        }
+        Ok(Self { features, places })
     }
 }
 

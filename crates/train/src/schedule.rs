@@ -58,9 +58,9 @@ impl Schedule {
     }
 }
 
-/// How much of the way from `begin` to `end` lies behind `step`: 0 to 1.
+/// How much of the way from `begin` to `end` lies behind `step`: 0 to 1. Where there is no way, nothing ever does.
 fn progress(step: u64, begin: u64, end: u64) -> f64 {
-    if step >= end { 1.0 } else { ratio(step.saturating_sub(begin), end.saturating_sub(begin)) }
+    if begin >= end { 0.0 } else { ratio(step.clamp(begin, end) - begin, end - begin) }
 }
 
 /// A quotient of counts, which are exact below 2⁵³.

@@ -34,6 +34,7 @@ fn degenerate_schedules_are_finite() {
             let shapes = [
                 Shape::Cosine { steps, floor: 0.2 },
                 Shape::StableDecay { steps, decay: 100, floor: 0.2 },
+                Shape::StableDecay { steps, decay: 0, floor: 0.2 },
                 Shape::Constant,
             ];
             for then in shapes {

@@ -13,27 +13,24 @@ use crate::{Draw, Generator, Part, Sample, Split};
 /// The task.
 pub(super) struct Describe(pub(super) Arc<Options>);
 
+/// Things in a picture at most.
+pub(crate) const MOST: usize = 3;
+
+/// What asks for a description.
+pub(crate) const WORDINGS: &[&str] =
+    &["Describe the picture.", "What does the picture show?", "What do you see?", "Say what is in the picture."];
+
 impl Generator for Describe {
     fn name(&self) -> &'static str {
         "describe"
     }
 
     fn sample(&self, _split: Split, draw: &mut Draw) -> Sample {
-        let n = draw.random_range(1..=3);
-        let mut scene = Scene::around(draw, &[], n, |_| true);
+        let n = draw.random_range(1..=MOST);
+        let scene = Scene::around(draw, &[], n, |_| true);
         let image = scene.image(self.0.side, draw);
-        scene.things.sort_by_key(|thing| thing.cell);
-        let answer: Vec<_> = scene.things.iter().map(phrase).collect();
-        let question = one_of(
-            draw,
-            &[
-                "Describe the picture.",
-                "What does the picture show?",
-                "What do you see?",
-                "Say what is in the picture.",
-            ],
-        );
-        asked::sample(draw, self.name(), vec![Part::Image(image)], *question, format!("{}.", answer.join(", ")))
+        let question = *one_of(draw, WORDINGS);
+        asked::sample(draw, self.name(), vec![Part::Image(image)], question, description(&scene))
     }
 
     /// In any order.
@@ -46,13 +43,29 @@ impl Generator for Describe {
     }
 }
 
+/// All things, row by row.
+pub(crate) fn description(scene: &Scene) -> String {
+    let mut things = scene.things.clone();
+    things.sort_by_key(|thing| thing.cell);
+    format!("{}.", things.iter().map(phrase).collect::<Vec<_>>().join(", "))
+}
+
 /// "a large red circle at the top left".
 pub(crate) fn phrase(thing: &Thing) -> String {
-    let place = match PLACES[thing.cell] {
+    format!("{} {}", named(thing), place(thing.cell))
+}
+
+/// "a large red circle".
+pub(crate) fn named(thing: &Thing) -> String {
+    format!("a {} {} {}", SIZES[thing.size], thing.colour_name(), thing.shape_name())
+}
+
+/// "at the top left".
+pub(crate) fn place(cell: usize) -> String {
+    match PLACES[cell] {
         "middle" => "in the middle".to_owned(),
         place => format!("at the {place}"),
-    };
-    format!("a {} {} {} {place}", SIZES[thing.size], thing.colour_name(), thing.shape_name())
+    }
 }
 
 fn phrases(text: &str) -> Vec<Vec<String>> {

@@ -30,6 +30,55 @@ const KINDS: [(Ask, usize); 9] = [
     (presence, 2),
 ];
 
+/// Questions for the colour of the `*`, which is a shape.
+pub(crate) const COLOUR_WORDINGS: &[&str] = &[
+    "What colour is the *?",
+    "Which colour does the * have?",
+    "Name the colour of the *.",
+    "The *: what colour is it?",
+];
+
+/// For the shape of what is `*`, which is a colour.
+pub(crate) const SHAPE_WORDINGS: &[&str] =
+    &["What shape is *?", "Which shape is *?", "What is the * thing?", "Name the * shape."];
+
+/// For the size of the `*`.
+pub(crate) const SIZE_WORDINGS: &[&str] =
+    &["Is the * small or large?", "What size is the *, small or large?", "Is the * large or small?"];
+
+/// For the number of all shapes.
+pub(crate) const COUNT_WORDINGS: &[&str] = &[
+    "How many shapes are there?",
+    "How many shapes do you see?",
+    "Count the shapes.",
+    "What is the number of shapes?",
+];
+
+/// For the number of the shapes of a colour.
+pub(crate) const COUNT_COLOUR_WORDINGS: &[&str] =
+    &["How many shapes are *?", "How many * shapes are there?", "Count the * shapes."];
+
+/// For the number of those of a shape, in the plural.
+pub(crate) const COUNT_SHAPE_WORDINGS: &[&str] = &["How many * are there?", "How many * do you see?", "Count the *."];
+
+/// For the place of the `*`.
+pub(crate) const PLACE_WORDINGS: &[&str] = &[
+    "Where is the *?",
+    "Where in the picture is the *?",
+    "In which part of the picture is the *?",
+    "Find the *: where is it?",
+];
+
+/// For the side of the `+` on which the `*` is.
+pub(crate) const RELATION_WORDINGS: &[&str] = &[
+    "Is the * left of, right of, above or below the +?",
+    "Where is the *, seen from the +: left, right, above or below?",
+    "On which side of the + is the *: left, right, above or below?",
+];
+
+/// For whether there is a `*`, which is a colour and a shape.
+pub(crate) const PRESENCE_WORDINGS: &[&str] = &["Is there a *?", "Do you see a *?", "Does the picture show a *?"];
+
 impl Generator for Shapes {
     fn name(&self) -> &'static str {
         "shapes"
@@ -65,70 +114,48 @@ fn colour(draw: &mut Draw) -> Asked {
     let it = Thing::any(draw);
     let n = company(draw);
     let scene = Scene::around(draw, &[it], n, |thing| thing.shape != it.shape);
-    let wordings = [
-        "What colour is the *?",
-        "Which colour does the * have?",
-        "Name the colour of the *.",
-        "The *: what colour is it?",
-    ];
-    (scene, worded(draw, &wordings, it.shape_name()), it.colour_name().into())
+    (scene, worded(draw, COLOUR_WORDINGS, it.shape_name()), it.colour_name().into())
 }
 
 fn shape(draw: &mut Draw) -> Asked {
     let it = Thing::any(draw);
     let n = company(draw);
     let scene = Scene::around(draw, &[it], n, |thing| thing.colour != it.colour);
-    let wordings = ["What shape is *?", "Which shape is *?", "What is the * thing?", "Name the * shape."];
-    (scene, worded(draw, &wordings, it.colour_name()), it.shape_name().into())
+    (scene, worded(draw, SHAPE_WORDINGS, it.colour_name()), it.shape_name().into())
 }
 
 fn size(draw: &mut Draw) -> Asked {
     let it = Thing::any(draw);
     let n = company(draw);
     let scene = Scene::around(draw, &[it], n, |thing| thing.shape != it.shape);
-    let wordings = ["Is the * small or large?", "What size is the *, small or large?", "Is the * large or small?"];
-    (scene, worded(draw, &wordings, it.shape_name()), SIZES[it.size].into())
+    (scene, worded(draw, SIZE_WORDINGS, it.shape_name()), SIZES[it.size].into())
 }
 
 fn count(draw: &mut Draw) -> Asked {
     let n = draw.random_range(1..=6);
     let scene = Scene::around(draw, &[], n, |_| true);
-    let wordings = [
-        "How many shapes are there?",
-        "How many shapes do you see?",
-        "Count the shapes.",
-        "What is the number of shapes?",
-    ];
-    (scene, worded(draw, &wordings, ""), n.to_string())
+    (scene, worded(draw, COUNT_WORDINGS, ""), n.to_string())
 }
 
 fn count_colour(draw: &mut Draw) -> Asked {
     let colour = index_of(draw, &COLOURS);
     let (n, others) = (draw.random_range(0..=4), draw.random_range(1..=3));
     let scene = counted(draw, n, others, |thing| thing.colour == colour);
-    let wordings = ["How many shapes are *?", "How many * shapes are there?", "Count the * shapes."];
-    (scene, worded(draw, &wordings, COLOURS[colour].0), n.to_string())
+    (scene, worded(draw, COUNT_COLOUR_WORDINGS, COLOURS[colour].0), n.to_string())
 }
 
 fn count_shape(draw: &mut Draw) -> Asked {
     let shape = index_of(draw, &SHAPES);
     let (n, others) = (draw.random_range(0..=4), draw.random_range(1..=3));
     let scene = counted(draw, n, others, |thing| thing.shape == shape);
-    let wordings = ["How many * are there?", "How many * do you see?", "Count the *."];
-    (scene, worded(draw, &wordings, SHAPES[shape].2), n.to_string())
+    (scene, worded(draw, COUNT_SHAPE_WORDINGS, SHAPES[shape].2), n.to_string())
 }
 
 fn place(draw: &mut Draw) -> Asked {
     let it = Thing::any(draw);
     let n = company(draw);
     let scene = Scene::around(draw, &[it], n, |thing| thing.shape != it.shape);
-    let wordings = [
-        "Where is the *?",
-        "Where in the picture is the *?",
-        "In which part of the picture is the *?",
-        "Find the *: where is it?",
-    ];
-    (scene, worded(draw, &wordings, it.shape_name()), PLACES[it.cell].into())
+    (scene, worded(draw, PLACE_WORDINGS, it.shape_name()), PLACES[it.cell].into())
 }
 
 fn relation(draw: &mut Draw) -> Asked {
@@ -146,12 +173,7 @@ fn relation(draw: &mut Draw) -> Asked {
     };
     let n = draw.random_range(0..=2);
     let scene = Scene::around(draw, &[it, other], n, |thing| thing.shape != it.shape && thing.shape != other.shape);
-    let wordings = [
-        "Is the * left of, right of, above or below the +?",
-        "Where is the *, seen from the +: left, right, above or below?",
-        "On which side of the + is the *: left, right, above or below?",
-    ];
-    let question = worded(draw, &wordings, it.shape_name()).replace('+', other.shape_name());
+    let question = worded(draw, RELATION_WORDINGS, it.shape_name()).replace('+', other.shape_name());
     (scene, question, ["left", "right", "above", "below"][direction].into())
 }
 
@@ -172,8 +194,7 @@ fn presence(draw: &mut Draw) -> Asked {
         );
     }
     let scene = Scene::around(draw, &first, n, differs);
-    let wordings = ["Is there a *?", "Do you see a *?", "Does the picture show a *?"];
     let name = format!("{} {}", it.colour_name(), it.shape_name());
-    let question = worded(draw, &wordings, &name).replace(" a orange", " an orange");
+    let question = worded(draw, PRESENCE_WORDINGS, &name).replace(" a orange", " an orange");
     (scene, question, if is_there { "yes" } else { "no" }.into())
 }

@@ -8,9 +8,9 @@ mod both;
 mod events;
 mod heard;
 pub(crate) mod room;
-mod said;
+pub(crate) mod said;
 mod voice;
-mod words;
+pub(crate) mod words;
 
 pub use voice::Speaker;
 

@@ -12,6 +12,10 @@ use crate::{Draw, Generator, Part, Sample, Sound, Split};
 /// "What is said?"
 pub(super) struct Transcribe;
 
+/// What asks for all words.
+pub(crate) const TRANSCRIBE: &[&str] =
+    &["What is said?", "Write down what you hear.", "Transcribe the clip.", "Which words are said?"];
+
 impl Generator for Transcribe {
     fn name(&self) -> &'static str {
         "transcribe"
@@ -20,10 +24,7 @@ impl Generator for Transcribe {
     fn sample(&self, split: Split, draw: &mut Draw) -> Sample {
         let words = row(split, draw.random_range(1..=5), draw);
         let sound = spoken(split, &words, draw);
-        let question = one_of(
-            draw,
-            &["What is said?", "Write down what you hear.", "Transcribe the clip.", "Which words are said?"],
-        );
+        let question = one_of(draw, TRANSCRIBE);
         asked::sample(draw, self.name(), vec![Part::Sound(sound)], *question, spelled(&words))
     }
 
@@ -39,6 +40,14 @@ impl Generator for Transcribe {
 /// "How many words are said?"
 pub(super) struct CountWords;
 
+/// What asks for their number.
+pub(crate) const COUNT: &[&str] = &[
+    "How many words are said?",
+    "Count the words.",
+    "How many words do you hear?",
+    "What is the number of words in the clip?",
+];
+
 /// Most words to count.
 const MOST: usize = 6;
 
@@ -51,15 +60,7 @@ impl Generator for CountWords {
         let n = draw.random_range(1..=MOST);
         let words = row(split, n, draw);
         let sound = spoken(split, &words, draw);
-        let question = one_of(
-            draw,
-            &[
-                "How many words are said?",
-                "Count the words.",
-                "How many words do you hear?",
-                "What is the number of words in the clip?",
-            ],
-        );
+        let question = one_of(draw, COUNT);
         asked::sample(draw, self.name(), vec![Part::Sound(sound)], *question, n.to_string())
     }
 
@@ -75,7 +76,13 @@ impl Generator for CountWords {
 /// "Which is the third word?"
 pub(super) struct NthWord;
 
-const NTH: [&str; 5] = ["first", "second", "third", "fourth", "last"];
+pub(crate) const NTH: [&str; 5] = ["first", "second", "third", "fourth", "last"];
+
+/// A question for a word by its place in [`NTH`].
+pub(crate) fn which(draw: &mut Draw, nth: usize) -> String {
+    let wordings = ["Which is the * word?", "What is the * word?", "Repeat the * word.", "Which word is said *?"];
+    worded(draw, &wordings[..if nth == 0 || nth == 4 { 4 } else { 3 }], NTH[nth])
+}
 
 impl Generator for NthWord {
     fn name(&self) -> &'static str {
@@ -88,8 +95,7 @@ impl Generator for NthWord {
         let words = row(split, n, draw);
         let word = if nth == 4 { words[n - 1] } else { words[nth] };
         let sound = spoken(split, &words, draw);
-        let wordings = ["Which is the * word?", "What is the * word?", "Repeat the * word.", "Which word is said *?"];
-        let question = worded(draw, &wordings[..if nth == 0 || nth == 4 { 4 } else { 3 }], NTH[nth]);
+        let question = which(draw, nth);
         asked::sample(draw, self.name(), vec![Part::Sound(sound)], question, WORDS[word].0)
     }
 

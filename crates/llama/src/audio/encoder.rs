@@ -48,14 +48,17 @@ struct Layer<D: Device> {
     fc2_bias: D::Vector,
 }
 
-/// Consecutive mel columns of one chunk, column by column: `[_, M]`.
-pub(super) struct Columns<'a> {
-    /// Which column of the chunk the first is.
+/// Some frames of a chunk, and what they read of it.
+pub(super) struct Part<'a> {
+    /// Which column of the chunk is the first of `columns`.
     pub(super) first: usize,
-    pub(super) values: &'a [f32],
+    /// Mel columns, column by column, `[_, M]`: `2·begin − 2 ..= 2·end` of the frames, as far as the chunk goes. What is not
+    /// there counts as zero.
+    pub(super) columns: &'a [f32],
+    pub(super) frames: Range<usize>,
 }
 
-/// Keys and values of one chunk's frames.
+/// Keys and values of the frames of a chunk, or of several.
 pub(super) struct FrameCache<D: Device> {
     /// One a layer where frames come block by block; a single one, used again by each layer, where they come at once.
     layers: Vec<D::Pages>,
@@ -124,43 +127,53 @@ impl<D: Device> AudioEncoder<D> {
         self.block.map_or(self.n_frames, NonZeroUsize::get)
     }
 
-    /// The first `n_kept` frames of a chunk, `[n_kept, width]`, normalised. Frames beyond them are not computed and not
-    /// attended to: the same numbers as with a mask, without the work.
+    /// The first frames of chunks, as many of each as are named beside it, `[Σ n_kept, width]`, normalised. Chunks do not
+    /// see each other. Frames beyond the kept ones are not computed and not attended to: the same numbers as with a mask,
+    /// without the work.
     ///
     /// # Errors
-    /// [`LlamaError::Op`] if the chunk is not `[M, C]`, has no valid column or `n_kept` frames are not in it.
+    /// [`LlamaError::Op`] if there is no chunk, or one is not `[M, C]`, has no valid column or does not have so many frames.
     pub fn forward(
         &self,
         dev: &D,
-        chunk: &AudioChunk<'_>,
-        n_kept: usize,
+        chunks: &[(AudioChunk<'_>, usize)],
         probe: &mut impl Probe<D>,
     ) -> Result<D::Tensor, LlamaError> {
         let n_columns = self.chunk_columns();
-        if chunk.mel_mc.len() != self.n_mels * n_columns
-            || !(1..=n_columns).contains(&chunk.valid)
-            || !(1..=self.n_frames).contains(&n_kept)
-        {
-            let (values, valid) = (chunk.mel_mc.len(), chunk.valid);
-            let what = format!("{values} values with {valid} valid columns, {n_kept} frames of {} kept", self.n_frames);
-            return Err(OpError::shape("audio", what).into());
+        let mut values = Vec::with_capacity(chunks.len());
+        for &(chunk, n_kept) in chunks {
+            if chunk.mel_mc.len() != self.n_mels * n_columns
+                || !(1..=n_columns).contains(&chunk.valid)
+                || !(1..=self.n_frames).contains(&n_kept)
+            {
+                let (values, valid) = (chunk.mel_mc.len(), chunk.valid);
+                let what =
+                    format!("{values} values with {valid} valid columns, {n_kept} frames of {} kept", self.n_frames);
+                return Err(OpError::shape("audio", what).into());
+            }
+            // Kept frames do not see later columns.
+            let n_seen = n_columns.min(2 * n_kept + 1);
+            let column = |t: usize| (0..self.n_mels).map(move |bin| chunk.mel_mc[bin * n_columns + t]);
+            values.push((0..n_seen).flat_map(column).collect::<Vec<f32>>());
         }
-        // Kept frames do not see later columns.
-        let n_seen = n_columns.min(2 * n_kept + 1);
-        let column = |t: usize| (0..self.n_mels).map(move |bin| chunk.mel_mc[bin * n_columns + t]);
-        let values: Vec<f32> = (0..n_seen).flat_map(column).collect();
-        let mut cache = self.chunk_cache(dev)?;
-        Ok(self.encode(dev, &mut cache, &Columns { first: 0, values: &values }, 0..n_kept, probe)?)
+        if chunks.is_empty() {
+            return Err(OpError::shape("audio", "no chunk").into());
+        }
+        let kept = values.iter().zip(chunks);
+        let parts: Vec<Part<'_>> =
+            kept.map(|(values, (_, n_kept))| Part { first: 0, columns: values, frames: 0..*n_kept }).collect();
+        let mut cache = self.cache(dev, parts.len(), 1)?;
+        Ok(self.encode(dev, &mut cache, &parts, probe)?)
     }
 
     /// Room for keys and values of a chunk whose frames come block by block.
     pub(super) fn stream_cache(&self, dev: &D) -> Result<FrameCache<D>, OpError> {
-        self.cache(dev, self.layers.len().max(1))
+        self.cache(dev, 1, self.layers.len().max(1))
     }
 
     /// Room for keys and values of a chunk whose frames come at once.
     pub(super) fn chunk_cache(&self, dev: &D) -> Result<FrameCache<D>, OpError> {
-        self.cache(dev, 1)
+        self.cache(dev, 1, 1)
     }
 
     /// Bytes of a cache.
@@ -169,8 +182,8 @@ impl<D: Device> AudioEncoder<D> {
         positions.saturating_mul(2 * KvFormat::F32.bytes(self.width))
     }
 
-    fn cache(&self, dev: &D, n_layers: usize) -> Result<FrameCache<D>, OpError> {
-        let n_pages = self.n_frames.div_ceil(PAGE_LEN);
+    fn cache(&self, dev: &D, n_chunks: usize, n_layers: usize) -> Result<FrameCache<D>, OpError> {
+        let n_pages = n_chunks * self.n_frames.div_ceil(PAGE_LEN);
         let layer = |_| dev.pages(n_pages, self.n_heads, self.width / self.n_heads, KvFormat::F32);
         Ok(FrameCache {
             layers: (0..n_layers).map(layer).collect::<Result<_, _>>()?,
@@ -178,30 +191,30 @@ impl<D: Device> AudioEncoder<D> {
         })
     }
 
-    /// The frames `frames` of a chunk, whose earlier blocks are in `cache`. `columns` hold what these frames read:
-    /// `2·begin − 2 ..= 2·end` as far as the chunk goes; what is not there counts as zero.
+    /// The frames of each of `parts`, one part after another. Earlier blocks of their chunks are in `cache`, the pages of
+    /// the first part's chunk before those of the second.
     pub(super) fn encode(
         &self,
         dev: &D,
         cache: &mut FrameCache<D>,
-        columns: &Columns<'_>,
-        frames: Range<usize>,
+        parts: &[Part<'_>],
         probe: &mut impl Probe<D>,
     ) -> Result<D::Tensor, OpError> {
-        let mut x = self.stem(dev, columns, &frames, probe)?;
-        let ids: Vec<u32> = frames.clone().map(|frame| frame as u32).collect();
+        let mut x = self.stem(dev, parts, probe)?;
+        let ids: Vec<u32> = parts.iter().flat_map(|part| part.frames.start as u32..part.frames.end as u32).collect();
         x = dev.add(&x, &dev.embed(&self.positions, &ids)?)?;
         probe.see(dev, Site::AudioEmbeds, &x);
         let block = self.block();
+        let n_pages = self.n_frames.div_ceil(PAGE_LEN);
         let FrameCache { layers, pages } = cache;
-        let keys: Vec<RowKeys<'_>> = frames
-            .clone()
-            .map(|frame| {
-                let end = ((frame / block + 1) * block).min(frames.end);
-                RowKeys { pages: &pages[..], first_position: 0, begin: 0, end }
-            })
-            .collect();
-        let slots: Vec<usize> = frames.collect();
+        let (mut keys, mut slots) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
+        for ((i, part), pages) in parts.iter().enumerate().zip(pages.chunks(n_pages)) {
+            keys.extend(part.frames.clone().map(|frame| {
+                let end = ((frame / block + 1) * block).min(part.frames.end);
+                RowKeys { pages, first_position: 0, begin: 0, end }
+            }));
+            slots.extend(part.frames.clone().map(|frame| i * n_pages * PAGE_LEN + frame));
+        }
         let n_stored = layers.len();
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.forward(dev, x, &mut layers[i % n_stored], &slots, &keys)?;
@@ -212,37 +225,40 @@ impl<D: Device> AudioEncoder<D> {
         Ok(x)
     }
 
-    /// Both convolutions: neighbours outside of the chunk are zero columns, for the second one as for the first.
-    fn stem(
-        &self,
-        dev: &D,
-        columns: &Columns<'_>,
-        frames: &Range<usize>,
-        probe: &mut impl Probe<D>,
-    ) -> Result<D::Tensor, OpError> {
+    /// Both convolutions: neighbours outside of a chunk are zero columns, for the second one as for the first.
+    fn stem(&self, dev: &D, parts: &[Part<'_>], probe: &mut impl Probe<D>) -> Result<D::Tensor, OpError> {
         let [conv1, conv2] = &self.stem;
-        let first_output = (2 * frames.start).saturating_sub(1);
-        let n_columns = columns.values.len() / self.n_mels;
-        let taps = (first_output..2 * frames.end).flat_map(|t| neighbours(t, columns.first, n_columns));
-        let x = dev.upload(columns.values, self.n_mels)?;
-        let x = conv1.forward(dev, &x, &taps.collect::<Vec<_>>())?;
+        let columns: Vec<f32> = parts.iter().flat_map(|part| part.columns).copied().collect();
+        // The first convolution's outputs that the second one reads.
+        let inner = |part: &Part<'_>| (2 * part.frames.start).saturating_sub(1)..2 * part.frames.end;
+        let read = parts.iter().map(|part| {
+            let there = part.first..part.first + part.columns.len() / self.n_mels;
+            (there, inner(part).collect())
+        });
+        let x = dev.upload(&columns, self.n_mels)?;
+        let x = conv1.forward(dev, &x, &taps(read))?;
         probe.see(dev, Site::AudioConv1, &x);
-        let n_outputs = 2 * frames.end - first_output;
-        let taps = frames.clone().flat_map(|frame| neighbours(2 * frame, first_output, n_outputs));
-        let x = conv2.forward(dev, &x, &taps.collect::<Vec<_>>())?;
+        let read = parts.iter().map(|part| (inner(part), part.frames.clone().map(|frame| 2 * frame).collect()));
+        let x = conv2.forward(dev, &x, &taps(read))?;
         probe.see(dev, Site::AudioConv2, &x);
         Ok(x)
     }
 }
 
-/// The rows that the taps of output `at` read, of `n_rows` rows the first of which is row `first`; `n_rows` stands for
-/// one that is not there.
-fn neighbours(at: usize, first: usize, n_rows: usize) -> [usize; TAPS] {
-    let row = |position: Option<usize>| {
-        let row = position.and_then(|position| position.checked_sub(first));
-        row.filter(|row| *row < n_rows).unwrap_or(n_rows)
-    };
-    [row(at.checked_sub(1)), row(Some(at)), row(Some(at + 1))]
+/// The rows that a convolution's taps read, of parts that lie one after another: of each the columns that are there, and
+/// those around which it reads. The row after the last one stands for columns that are not there.
+fn taps(parts: impl Iterator<Item = (Range<usize>, Vec<usize>)> + Clone) -> Vec<usize> {
+    let absent = parts.clone().map(|(there, _)| there.len()).sum();
+    let mut first = 0;
+    let mut rows = Vec::new();
+    for (there, read) in parts {
+        for at in read.iter().flat_map(|at| [at.checked_sub(1), Some(*at), Some(at + 1)]) {
+            let at = at.filter(|at| there.contains(at));
+            rows.push(at.map_or(absent, |at| first + at - there.start));
+        }
+        first += there.len();
+    }
+    rows
 }
 
 impl<D: Device> Convolution<D> {

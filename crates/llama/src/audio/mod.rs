@@ -22,6 +22,9 @@ pub use stream::AudioStream;
 
 use projector::Projector;
 
+/// Frames of chunks that are encoded together at most, where a single one does not have more.
+const FRAMES_TOGETHER: usize = 2048;
+
 /// Audio encoder and projector.
 pub struct Audio<D: Device> {
     encoder: AudioEncoder<D>,
@@ -181,7 +184,8 @@ impl<D: Device> Audio<D> {
 
     /// Encodes the chunks of a clip, or of several, to `[T, D]`: the rows of the first, then of the second, and so on.
     ///
-    /// Chunks do not see each other. They are computed one after another, which bounds the memory.
+    /// Chunks do not see each other. Short ones are computed together, long ones one after another, which bounds the
+    /// memory.
     ///
     /// # Errors
     /// [`LlamaError::Op`] if there is no chunk, or one has another size than the encoder takes.
@@ -192,9 +196,19 @@ impl<D: Device> Audio<D> {
         probe: &mut impl Probe<D>,
     ) -> Result<D::Tensor, LlamaError> {
         let mut all: Option<D::Tensor> = None;
-        for chunk in chunks {
-            let frames = self.encoder.forward(dev, chunk, self.frames(chunk.valid), probe)?;
-            let rows = self.projector.forward(dev, frames)?;
+        let mut rest = chunks;
+        while !rest.is_empty() {
+            let ends = rest.iter().scan(0, |end, chunk| {
+                *end += self.frames(chunk.valid);
+                Some(*end)
+            });
+            let together = ends.take_while(|end| *end <= FRAMES_TOGETHER).count().max(1);
+            let (now, later) = rest.split_at(together);
+            rest = later;
+            let lens: Vec<usize> = now.iter().map(|chunk| self.frames(chunk.valid)).collect();
+            let now: Vec<_> = now.iter().copied().zip(lens.iter().copied()).collect();
+            let frames = self.encoder.forward(dev, &now, probe)?;
+            let rows = self.projector.forward(dev, frames, &lens)?;
             probe.see(dev, Site::AudioRows, &rows);
             all = Some(match all {
                 Some(all) => dev.concat(&all, &rows)?,
@@ -209,6 +223,7 @@ impl<D: Device> Audio<D> {
     /// # Errors
     /// [`LlamaError::Op`] if they are not of the encoder's width, or there are none.
     pub fn project(&self, dev: &D, frames: D::Tensor) -> Result<D::Tensor, LlamaError> {
-        Ok(self.projector.forward(dev, frames)?)
+        let [n_frames, _] = dev.shape(&frames);
+        Ok(self.projector.forward(dev, frames, &[n_frames])?)
     }
 }

@@ -66,13 +66,22 @@ impl<D: Device> Projector<D> {
         self.stack
     }
 
-    /// Rows of the frames of one chunk; the last row's missing frames are zero.
-    pub(super) fn forward(&self, dev: &D, frames: D::Tensor) -> Result<D::Tensor, OpError> {
+    /// Rows of the frames of chunks, of which each has so many as `lens` says; a chunk's last row's missing frames are zero.
+    pub(super) fn forward(&self, dev: &D, frames: D::Tensor, lens: &[usize]) -> Result<D::Tensor, OpError> {
         let [n_frames, width] = dev.shape(&frames);
-        let n_missing = n_frames.next_multiple_of(self.stack) - n_frames;
-        let frames = match n_missing {
-            0 => frames,
-            n => dev.concat(&frames, &dev.upload(&vec![0.0; n * width], width)?)?,
+        let frames = match lens.iter().all(|len| len.is_multiple_of(self.stack)) {
+            true => frames,
+            false => {
+                let mut rows = Vec::with_capacity(n_frames + lens.len() * self.stack);
+                let mut first = 0;
+                for len in lens {
+                    rows.extend(first..first + len);
+                    // Behind the last frame stands a zero.
+                    rows.resize(rows.len().next_multiple_of(self.stack), n_frames);
+                    first += len;
+                }
+                dev.rows(&dev.concat(&frames, &dev.upload(&vec![0.0; width], width)?)?, &rows)?
+            }
         };
         let x = self.normed(dev, dev.reshape(frames, self.stack * width)?, self.ln_pre.as_ref())?;
         let x = self.first.forward(dev, &x)?;

@@ -3,7 +3,7 @@
 use tensor::{Device, OpError};
 
 use super::Audio;
-use super::encoder::{Columns, FrameCache};
+use super::encoder::{FrameCache, Part};
 use crate::{LlamaError, Probe, Site};
 
 /// A clip of which columns are still to come: the keys and values of the current chunk's blocks, and the columns that
@@ -141,15 +141,15 @@ impl<D: Device> AudioStream<D> {
         if end <= self.n_frames {
             return Ok(());
         }
-        let columns = Columns { first: self.first, values: &self.columns };
+        let part = Part { first: self.first, columns: &self.columns, frames: self.n_frames..end };
         let encoder = &audio.encoder;
         let cache = match &mut self.cache {
             Some(cache) => cache,
             none if end == encoder.n_frames() => none.insert(encoder.chunk_cache(dev)?),
             none => none.insert(encoder.stream_cache(dev)?),
         };
-        let frames = encoder.encode(dev, cache, &columns, self.n_frames..end, probe)?;
-        let new = audio.projector.forward(dev, frames)?;
+        let frames = encoder.encode(dev, cache, &[part], probe)?;
+        let new = audio.projector.forward(dev, frames, &[end - self.n_frames])?;
         probe.see(dev, Site::AudioRows, &new);
         *rows = Some(match rows.take() {
             Some(rows) => dev.concat(&rows, &new)?,

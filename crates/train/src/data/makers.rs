@@ -6,7 +6,7 @@ use std::sync::Arc;
 use generators::conversation::{self, Sentences};
 use generators::pictures::{self, Fonts, Icons, Options};
 use generators::speech::{self, Flite};
-use generators::{Generator, sounds, tasks};
+use generators::{Generator, lessons, sounds, tasks};
 
 use super::source::{Columns, Rows};
 use super::{DataError, Row};
@@ -25,7 +25,7 @@ pub struct Makers {
 }
 
 /// The groups that have a name, in the order in which they are listed.
-const GROUPS: [&str; 5] = ["tasks", "conversation", "pictures", "sounds", "speech"];
+const GROUPS: [&str; 6] = ["tasks", "conversation", "pictures", "sounds", "lessons", "speech"];
 
 impl Makers {
     /// The generators of a group, or the one of that name.
@@ -67,6 +67,7 @@ impl Makers {
                 Ok(pictures::with(Options { side, fonts: fonts.unwrap_or(usual.fonts) }, icons))
             }
             "sounds" => Ok(sounds::with(side)),
+            "lessons" => Ok(lessons::with(side)),
             _ => {
                 let flite = Flite::find().map_err(|why| DataError::Settings(format!("no speech: {why}")))?;
                 Ok(speech::with(flite, side))

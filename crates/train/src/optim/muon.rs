@@ -127,9 +127,9 @@ fn orthogonalize_wide(mut x: Vec<f32>, rows: usize, product: &Product) -> Vec<f3
     let (mut gram, mut square) = (vec![0.0; rows * rows], vec![0.0; rows * rows]);
     let mut turned = vec![0.0; x.len()];
     for _ in 0..N_ITERATIONS {
-        product(&x, &x, columns, &mut gram);
+        products_of_rows(&x, columns, product, &mut gram);
         // The Gram matrix is its own transpose, so this is its square, and it stands for either factor.
-        product(&gram, &gram, rows, &mut square);
+        products_of_rows(&gram, rows, product, &mut square);
         for (gram, square) in gram.iter_mut().zip(&square) {
             *gram = b * *gram + c * square;
         }
@@ -139,6 +139,28 @@ fn orthogonalize_wide(mut x: Vec<f32>, rows: usize, product: &Product) -> Vec<f3
         }
     }
     x
+}
+
+/// Rows whose products with each other and with all later rows are made together.
+const BAND: usize = 64;
+
+/// The products of the rows of `x`, each `columns` long, with each other. That of two rows is the same in either order, to
+/// the bit, so only one of the two is computed.
+fn products_of_rows(x: &[f32], columns: usize, product: &Product, out: &mut [f32]) {
+    let rows = x.len() / columns;
+    let mut band = vec![0.0; BAND.min(rows) * rows];
+    for first in (0..rows).step_by(BAND) {
+        let (n, width) = (BAND.min(rows - first), rows - first);
+        let later = &x[first * columns..];
+        let band = &mut band[..n * width];
+        product(&later[..n * columns], later, columns, band);
+        for (i, products) in (first..).zip(band.chunks_exact(width)) {
+            out[i * rows + first..(i + 1) * rows].copy_from_slice(products);
+            for (j, value) in (first + n..).zip(&products[n..]) {
+                out[j * rows + i] = *value;
+            }
+        }
+    }
 }
 
 /// Rows and columns that [`transpose`] turns together, so that both sides stay in the cache.

@@ -206,6 +206,19 @@ fn packing_loses_nothing_overfills_nothing_and_leaves_one_bin_half_empty_at_most
     Ok(())
 }
 
+/// Long documents of one kind and short ones of another: each step has its share of both.
+#[test]
+fn every_step_has_long_and_short_documents() {
+    let lens: Vec<usize> = (0..240).map(|i| if i < 60 { 300 } else { 60 }).collect();
+    let bins = pack(&lens, 4096);
+    println!("{bins:?}");
+    assert_eq!(bins.len(), 8);
+    for bin in &bins {
+        let n_long = bin.iter().filter(|i| lens[**i] == 300).count();
+        assert!((7..=8).contains(&n_long), "{n_long} of 60 long ones in one of 8 steps");
+    }
+}
+
 fn feed(folder: &Path, settings: FeedSettings) -> Result<Feed> {
     let mixture = mixture(folder, MixtureSettings { seed: 3, ..MixtureSettings::default() })?;
     Ok(Feed::new(mixture, encoder(Senses::default(), Thinks::Yes)?, settings)?)

@@ -2,6 +2,7 @@
 """Builds seeded LoRA adapters for toy checkpoints under tests/data/toy, and what the adapted models give.
 
 usage: python scripts/make_lora_goldens.py [--toys tests/data/toy] [--out tests/data/lora] [--cases llama,text,scout]
+       python scripts/make_lora_goldens.py --peft      (compares what is there with PEFT; needs torch, transformers, peft)
 
 Each case folder receives
   adapter_config.json, adapter_model.safetensors   the layout of PEFT's save_pretrained
@@ -12,7 +13,7 @@ sequence at once, and the adapter MERGED into the weights, W + scale · B · A. 
 logits that transformers gave for the toy alone (golden.safetensors of the toy).  Numbers of adapters are multiples of
 1/64 with seven bits, so that they are the same in F32, F16 and BF16.
 
-Needs the standard library only.  No network.
+Needs the standard library only, but for --peft.  No network.
 """
 import argparse
 import json
@@ -33,13 +34,16 @@ FFN = ("gate_proj", "up_proj", "down_proj")
 
 @dataclass(frozen=True)
 class Case:
-    """`root` stands before the layers' modules; `targets` are ends of modules' names."""
+    """`root` stands before the layers' modules; `targets` are ends of modules' names, `parameters` of routed experts' maps.
+    The toy is called like the case unless `toy` says otherwise."""
     root: str
     rank: int
     alpha: float
     dtype: str
     targets: tuple
     more: dict = field(default_factory=dict)
+    parameters: tuple = ()
+    toy: str = ""
 
     def pattern(self, key, module, default):
         """PEFT's rule: the first entry that is the module's name or its end after a dot."""
@@ -65,6 +69,12 @@ CASES = {
                  dict(use_rslora=True)),
     # The names of a model with a vision tower; gate without up.
     "scout": Case("language_model.model.", 8, 12, "F16", ATTENTION + ("shared_expert.gate_proj",)),
+    # Both maps of routed experts, beside a module.
+    "experts": Case("language_model.model.", 3, 4, "F32", ("self_attn.q_proj",), toy="scout",
+                    parameters=("feed_forward.experts.gate_up_proj", "feed_forward.experts.down_proj")),
+    # One of them, in layers of which some are dense, with another rank for one layer.
+    "gate_up": Case("model.", 2, 3, "BF16", (), dict(rank_pattern={"layers.1.feed_forward.experts.gate_up_proj": 4}),
+                    toy="text", parameters=("experts.gate_up_proj",)),
 }
 
 
@@ -240,6 +250,7 @@ class Model:
         """Experts are stored [E, in, out], gate and up side by side."""
         def map_of(part):
             (_, n_in, n_out), flat = self.tensors[self.prefix + name + part]
+            flat = self.merged.get(self.prefix + name + part, flat)
             return list(zip(*rows(flat[e * n_in * n_out:(e + 1) * n_in * n_out], n_out)))
         gate_up = map_of("gate_up_proj")
         half = len(gate_up) // 2
@@ -273,6 +284,8 @@ def adapter(name, case, model):
     """The adapter's tensors, and the merged matrices by module."""
     tensors, merged = {}, {}
     for full in sorted(model.tensors):
+        if full.startswith(case.root + "layers.") and any(full.endswith("." + end) for end in case.parameters):
+            merged[full] = routed(name, case, model, full, tensors)
         if not full.startswith(case.root + "layers.") or not full.endswith(".weight"):
             continue
         module = full.removesuffix(".weight")
@@ -291,13 +304,36 @@ def adapter(name, case, model):
     return tensors, merged
 
 
+def routed(name, case, model, full, tensors):
+    """The adapter of a map of all routed experts, to `tensors`; the merged map.
+
+    PEFT takes what stands where Llama 4 has inputs for outputs: A is [E * rank, outputs], expert after expert, and B
+    [inputs, rank * E], in whose rows the expert changes fastest.  Where two parameters of a module are adapted, the
+    first one's wrapper is the base layer of the second one's."""
+    (n_experts, n_in, n_out), flat = model.tensors[full]
+    rank, scale = case.rank_of(full), case.scale_of(full)
+    module, parameter = full.rsplit(".", 1)
+    both = all(any(end.endswith(part) for end in case.parameters) for part in ("gate_up_proj", "down_proj"))
+    wrapper = module + (".base_layer" if both and parameter == "gate_up_proj" else "")
+    shapes, halves = {"A": [n_experts * rank, n_out], "B": [n_in, rank * n_experts]}, {}
+    for half, shape in shapes.items():
+        key = f"base_model.model.{wrapper}.lora_{half}.weight"
+        tensors[key] = (case.dtype, shape, draw(f"{name}/{key}", shape, 0.5 if half == "A" else 0.25))
+        halves[half] = rows(tensors[key][2], shape[1])
+    a, b = halves["A"], halves["B"]
+    return [flat[(e * n_in + i) * n_out + o]
+            + scale * math.fsum(b[i][r * n_experts + e] * a[e * rank + r][o] for r in range(rank))
+            for e in range(n_experts) for i in range(n_in) for o in range(n_out)]
+
+
 def settings(case):
     """What PEFT writes, less what says nothing here."""
     base = dict(peft_type="LORA", task_type="CAUSAL_LM", base_model_name_or_path="toy", inference_mode=True,
                 r=case.rank, lora_alpha=case.alpha, lora_dropout=0.0, use_rslora=False, use_dora=False, bias="none",
                 fan_in_fan_out=False, modules_to_save=None, layer_replication=None, init_lora_weights=True,
                 target_modules=sorted({end.split(".")[-1] for end in case.targets}), rank_pattern={}, alpha_pattern={})
-    return base | case.more
+    parameters = dict(target_parameters=list(case.parameters)) if case.parameters else {}
+    return base | case.more | parameters
 
 
 def furthest(got, want):
@@ -306,10 +342,11 @@ def furthest(got, want):
 
 def make(name, toys, out):
     case, folder = CASES[name], out / name
-    base = Model(toys / name)
+    toy = toys / (case.toy or name)
+    base = Model(toy)
     tensors, merged = adapter(name, case, base)
-    adapted = Model(toys / name, merged)
-    known, golden, off, effect = read(toys / name / "golden.safetensors"), {}, 0.0, 0.0
+    adapted = Model(toy, merged)
+    known, golden, off, effect = read(toy / "golden.safetensors"), {}, 0.0, 0.0
     for prompt in PROMPTS:
         ids = known[f"{prompt}/input_ids"][1]
         alone, seen = base.run(ids)["logits"], adapted.run(ids)
@@ -329,15 +366,44 @@ def make(name, toys, out):
     write(folder / "golden.safetensors", golden)
 
 
+def check_peft(name, toys, out):
+    """The logits of the goldens against those of PEFT."""
+    import torch
+    import transformers
+    from peft import PeftModel
+    case = CASES[name]
+    folder = toys / (case.toy or name)
+    config = json.loads((folder / "config.json").read_text())
+    kind = dict(llama4="Llama4ForConditionalGeneration", llama4_text="Llama4ForCausalLM", llama="LlamaForCausalLM")
+    model = getattr(transformers, kind[config["model_type"]]).from_pretrained(folder, attn_implementation="eager",
+                                                                              dtype=torch.float32)
+    # Newer libraries nest a model with towers under another name than its files have, which adapters go by.
+    model = PeftModel.from_pretrained(model, out / name).eval()
+    golden = read(out / name / "golden.safetensors")
+    far = 0.0
+    for prompt in PROMPTS:
+        (_, ids), (shape, logits) = golden[f"{prompt}/input_ids"], golden[f"{prompt}/logits"]
+        with torch.no_grad():
+            # The whole model asks for what it saw of images, even where there are none.
+            inner = model.base_model.model
+            inner = getattr(inner, "language_model", inner)
+            got = inner(input_ids=torch.tensor([ids]), use_cache=False).logits[0].tolist()
+        far = max(far, furthest(got, rows(logits, shape[-1])))
+    print(f"{name}: {far:.1e} from PEFT")
+    if far > 2 * TOLERANCE:
+        raise SystemExit(f"{name}: not what PEFT computes")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     data = pathlib.Path(__file__).resolve().parent.parent / "tests/data"
     parser.add_argument("--toys", type=pathlib.Path, default=data / "toy")
     parser.add_argument("--out", type=pathlib.Path, default=data / "lora")
     parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--peft", action="store_true")
     args = parser.parse_args()
     for name in args.cases.split(","):
-        make(name, args.toys, args.out)
+        (check_peft if args.peft else make)(name, args.toys, args.out)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,6 @@ pub use checkpoint::{Checkpoint, EncoderSource, Kind, TokenizerFiles};
 pub use config::{AudioPreprocessorConfig, GenerationConfig, ModelConfig, PreprocessorConfig, ReasoningConfig};
 pub use error::FormatError;
 pub use gguf::Gguf;
-pub use lora::{Lora, LoraConfig, LowRank, half_name};
+pub use lora::{Lora, LoraConfig, LowRank, half_name, is_routed};
 pub use mmap::map_file;
 pub use stored::{DType, NewTensor, Tensor, TensorInfo};

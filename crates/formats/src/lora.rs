@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::json;
+use tensor::Bytes;
 
 use crate::checkpoint::folder::Folder;
 use crate::error::clip;
@@ -31,6 +32,12 @@ const RANK_LIMIT: usize = 1 << 16;
 const PATTERNS_LIMIT: usize = 4096;
 const PATTERNS_LIMIT_BYTES: usize = 256 << 10;
 
+/// The module of routed experts, and its parameters in the order in which PEFT wraps them, so that where both are adapted
+/// the second one's wrapper holds the first one's as its base layer.
+const EXPERTS: &str = ".experts";
+const PARAMETERS: [&str; 2] = ["gate_up_proj", "down_proj"];
+const BASE_LAYER: &str = ".base_layer";
+
 /// Before every module's path.
 const ROOT: &str = "base_model.model.";
 
@@ -40,7 +47,7 @@ pub fn half_name(module: &str, half: char) -> String {
 }
 
 /// What changes what an adapter means, and has to be off: the key, and what is there instead.
-const REFUSED: [(&str, &str); 11] = [
+const REFUSED: [(&str, &str); 10] = [
     ("use_dora", "DoRA is not supported; train with use_dora false"),
     ("use_qalora", "QALoRA is not supported; train with use_qalora false"),
     ("use_bdlora", "BD-LoRA is not supported; train with use_bdlora false"),
@@ -49,10 +56,6 @@ const REFUSED: [(&str, &str); 11] = [
     ("modules_to_save", "whole modules beside an adapter are not supported; train without modules_to_save"),
     ("layer_replication", "repeated layers are not supported; train without layer_replication"),
     ("trainable_token_indices", "trained token embeddings are not supported; train without trainable_token_indices"),
-    (
-        "target_parameters",
-        "adapters of bare parameters (routed experts) are not supported; name linear maps in target_modules",
-    ),
     ("alora_invocation_tokens", "activated LoRA is not supported; train without alora_invocation_tokens"),
     ("arrow_config", "Arrow routing is not supported; name one plain adapter"),
 ];
@@ -67,21 +70,32 @@ pub struct Lora {
     /// The folder.
     pub path: PathBuf,
     /// What is added beside linear maps, by the path of the map's module in the model that was trained, such as
-    /// `model.layers.0.self_attn.q_proj`. At least one.
+    /// `model.layers.0.self_attn.q_proj`; of routed experts, by that of the parameter, such as
+    /// `model.layers.0.feed_forward.experts.down_proj`. At least one.
     pub maps: BTreeMap<String, LowRank>,
 }
 
 /// What is added to one linear map: scale · ((x · Aᵀ) · Bᵀ).
+///
+/// To those of [routed experts](is_routed), whose weights Llama 4 stores input by output, PEFT adds B · A as it stands
+/// there: expert e gives scale · ((x · Bₑᵀ) · Aₑ).
 #[derive(Debug, Clone)]
 pub struct LowRank {
-    /// Outputs of A and inputs of B; from 1 on.
+    /// Outputs of A and inputs of B; from 1 on. Each expert has as many.
     pub rank: usize,
     /// What the product is multiplied by; finite.
     pub scale: f32,
-    /// `[rank, inputs]`, under its name in the file.
+    /// `[rank, inputs]`, under its name. Of routed experts `[experts · rank, outputs]`, one after another.
     pub a: Tensor,
-    /// `[outputs, rank]`, under its name in the file.
+    /// `[outputs, rank]`, under its name. Of routed experts `[experts · rank, inputs]`, one after another, which is not how
+    /// it lies in the file.
     pub b: Tensor,
+}
+
+/// Whether `module` is a parameter of routed experts.
+pub fn is_routed(module: &str) -> bool {
+    let before = PARAMETERS.iter().find_map(|parameter| module.strip_suffix(parameter)?.strip_suffix('.'));
+    before.is_some_and(|before| before.ends_with(EXPERTS))
 }
 
 impl Lora {
@@ -109,13 +123,14 @@ impl Lora {
     }
 
     /// Writes the adapter into the folder `folder`, which exists, as PEFT's `save_pretrained` does: numbers first, then the
-    /// settings, each durable before it has its name. `base` is what the adapted model is called; `targets` are modules,
-    /// or ends of their names, that are adapted in it and no others.
+    /// settings, each durable before it has its name. `base` is what the adapted model is called; `targets` are modules and
+    /// parameters, or ends of their names, that are adapted in it and no others.
     ///
     /// # Errors
     /// [`FormatError::Io`]; [`FormatError::Unsupported`] for tensors that can not be stored.
     pub fn write(&self, folder: &Path, base: &str, targets: &[String]) -> Result<(), FormatError> {
-        let halves = self.maps.values().flat_map(|map| [&map.a, &map.b]);
+        let halves: Vec<Tensor> = self.maps.iter().flat_map(|(module, map)| self.in_file(module, map)).collect();
+        let halves = halves.iter();
         let tensors: Vec<NewTensor<'_>> =
             halves.map(|t| NewTensor { name: &t.name, dtype: t.dtype, shape: &t.shape, bytes: &t.bytes }).collect();
         safetensors::write(&folder.join(WEIGHTS), &tensors)?;
@@ -123,9 +138,33 @@ impl Lora {
         atomic::write(&folder.join(CONFIG), |out| out.write(config.as_bytes()))
     }
 
+    /// Both halves as they are in the file.
+    fn in_file(&self, module: &str, map: &LowRank) -> [Tensor; 2] {
+        let LowRank { rank, a, b, .. } = map;
+        let Some((experts, parameter)) = module.rsplit_once('.').filter(|_| is_routed(module)) else {
+            return [a.clone(), b.clone()];
+        };
+        // Who is wrapped by the other's wrapper.
+        let is_inner = parameter == PARAMETERS[0] && self.maps.contains_key(&format!("{experts}.{}", PARAMETERS[1]));
+        let module = format!("{experts}{}", if is_inner { BASE_LAYER } else { "" });
+        let n_experts = a.shape[0] / rank;
+        let [n_rows, n_columns] = [b.shape[0], b.shape[1]];
+        // From [experts, rank, inputs] to [inputs, rank, experts].
+        let from = |i: usize| (i % n_experts * rank + i / n_experts % rank) * n_columns + i / n_rows;
+        let b = Tensor {
+            name: half_name(&module, 'B'),
+            shape: vec![n_columns, n_rows],
+            bytes: moved(b, from),
+            ..b.clone()
+        };
+        [Tensor { name: half_name(&module, 'A'), ..a.clone() }, b]
+    }
+
     /// What stands in `adapter_config.json`. Ranks and scales that are not the first map's are named one by one.
     fn settings(&self, base: &str, targets: &[String]) -> serde_json::Value {
         let alpha = |map: &LowRank| f64::from(map.scale) * map.rank as f64;
+        let is_parameter = |target: &&String| is_routed(&format!(".{target}"));
+        let (parameters, modules): (Vec<&String>, Vec<&String>) = targets.iter().partition(is_parameter);
         let first = self.maps.values().next();
         let (rank, base_alpha) = first.map_or((1, 1.0), |map| (map.rank, alpha(map)));
         let others = |differs: &dyn Fn(&LowRank) -> bool, value: &dyn Fn(&LowRank) -> serde_json::Value| {
@@ -137,7 +176,7 @@ impl Lora {
             "inference_mode": true, "r": rank, "lora_alpha": number(base_alpha), "lora_dropout": 0.0, "use_rslora": false,
             "use_dora": false, "bias": "none", "fan_in_fan_out": false, "modules_to_save": null,
             "layers_to_transform": null, "layers_pattern": null, "layer_replication": null, "init_lora_weights": true,
-            "target_modules": targets, "exclude_modules": null,
+            "target_modules": modules, "target_parameters": parameters, "exclude_modules": null,
             "rank_pattern": others(&|map| map.rank != rank, &|map| json!(map.rank)),
             "alpha_pattern": others(&|map| alpha(map) != base_alpha, &|map| number(alpha(map))),
         })
@@ -173,6 +212,8 @@ pub struct LoraConfig {
     ranks: Vec<(String, f64)>,
     /// The same of alphas.
     alphas: Vec<(String, f64)>,
+    /// Ends of the names of parameters that are adapted.
+    parameters: Vec<String>,
 }
 
 /// What alpha is divided by.
@@ -191,7 +232,7 @@ impl LoraConfig {
     /// [`FormatError::Corrupt`] for values of the wrong type or outside of their range, [`FormatError::Missing`] without
     /// `peft_type`, `r` or `lora_alpha`, [`FormatError::Unsupported`] for what is no plain LoRA.
     pub fn parse(file: &Path, json: &[u8]) -> Result<Self, FormatError> {
-        const KEYS: [&str; 8] = [
+        const KEYS: [&str; 9] = [
             "peft_type",
             "r",
             "lora_alpha",
@@ -200,6 +241,7 @@ impl LoraConfig {
             "init_lora_weights",
             "rank_pattern",
             "alpha_pattern",
+            "target_parameters",
         ];
         let known: Vec<&str> = KEYS.into_iter().chain(REFUSED.iter().map(|(key, _)| *key)).collect();
         let map = json::parse(file, json, &known)?;
@@ -220,6 +262,7 @@ impl LoraConfig {
             scaling: if top.flag("use_rslora")? == Some(true) { Scaling::Root } else { Scaling::Rank },
             ranks,
             alphas,
+            parameters: parameters(&top)?,
         })
     }
 
@@ -245,14 +288,31 @@ impl LoraConfig {
         let mut maps = BTreeMap::new();
         for (module, pair) in halves {
             let name = |half| half_name(&module, half);
-            let map = match pair {
-                [Some(a), Some(b)] => self.low_rank(file, &module, a, b)?,
+            let (a, b) = match pair {
+                [Some(a), Some(b)] => (a, b),
                 [None, _] => return Err(FormatError::missing(file, &name('A'))),
                 [_, None] => return Err(FormatError::missing(file, &name('B'))),
             };
-            maps.insert(module, map);
+            let parameter = self.parameter(&module);
+            let of = parameter.as_ref().unwrap_or(&module);
+            let map = self.low_rank(file, of, a, b)?;
+            maps.insert(of.clone(), map);
         }
         Ok(maps)
+    }
+
+    /// The parameter that the wrapper `module` adapts; `None` for one of a linear map.
+    fn parameter(&self, module: &str) -> Option<String> {
+        let inner = module.strip_suffix(BASE_LAYER);
+        let experts = inner.unwrap_or(module);
+        let is_adapted = |parameter: &&String| {
+            let ends = |target: &String| parameter.strip_suffix(target.as_str()).is_some_and(is_begin);
+            self.parameters.iter().any(ends)
+        };
+        let all = PARAMETERS.map(|parameter| format!("{experts}.{parameter}"));
+        let mut adapted = all.iter().filter(is_adapted);
+        let found = if inner.is_some() { adapted.next() } else { adapted.next_back() };
+        found.filter(|_| experts.ends_with(EXPERTS)).cloned()
     }
 
     fn low_rank(&self, file: &Path, module: &str, a: Tensor, b: Tensor) -> Result<LowRank, FormatError> {
@@ -261,13 +321,17 @@ impl LoraConfig {
             Some(rank) => whole_rank(rank).map_err(|why| FormatError::corrupt(file, module, why))?,
             None => self.rank,
         };
-        for (tensor, axis, of) in [(&a, 0, "rows"), (&b, 1, "columns")] {
-            let got = tensor.shape.get(axis).copied().unwrap_or(0);
-            if got != rank {
-                let why = format!("has {got} {of} in {:?}; {CONFIG} says rank {rank}", tensor.shape);
+        let is_routed = is_routed(module);
+        let (n_rows, n_columns) = (a.shape[0], b.shape[1]);
+        for (tensor, got, of) in [(&a, n_rows, "rows"), (&b, n_columns, "columns")] {
+            let is_right = if is_routed { got.is_multiple_of(rank) && got == n_rows } else { got == rank };
+            if !is_right {
+                let each = if is_routed { " for each expert" } else { "" };
+                let why = format!("has {got} {of} in {:?}; {CONFIG} says rank {rank}{each}", tensor.shape);
                 return Err(FormatError::corrupt(file, &tensor.name, why));
             }
         }
+        let (a, b) = if is_routed { one_after_another(module, (a, b), rank) } else { (a, b) };
         let alpha = first_match(&self.alphas, module).unwrap_or(f64::from(self.alpha));
         let divisor = match self.scaling {
             Scaling::Rank => rank as f64,
@@ -275,6 +339,55 @@ impl LoraConfig {
         };
         Ok(LowRank { rank, scale: (alpha / divisor) as f32, a, b })
     }
+}
+
+/// The halves of routed experts' additions as [`LowRank`] has them.
+fn one_after_another(module: &str, (a, b): (Tensor, Tensor), rank: usize) -> (Tensor, Tensor) {
+    let n_experts = a.shape[0] / rank;
+    let [n_rows, n_columns] = [b.shape[0], b.shape[1]];
+    // From [inputs, rank, experts] to [experts, rank, inputs].
+    let from = |i: usize| i % n_rows * n_columns + i / n_rows % rank * n_experts + i / (n_rows * rank);
+    let bytes = moved(&b, from);
+    let b = Tensor { name: half_name(module, 'B'), shape: vec![n_columns, n_rows], bytes, ..b };
+    (Tensor { name: half_name(module, 'A'), ..a }, b)
+}
+
+/// The bytes of the numbers of `tensor`, of which the one at `i` was at `from(i)`.
+fn moved(tensor: &Tensor, from: impl Fn(usize) -> usize) -> Bytes {
+    let n = tensor.n_values();
+    let size = tensor.bytes.len().checked_div(n).unwrap_or(0);
+    let number = |i| &tensor.bytes[from(i) * size..][..size];
+    (0..n).flat_map(number).copied().collect::<Vec<u8>>().into()
+}
+
+/// The parameters that are adapted: of routed experts, and of nothing else.
+fn parameters(top: &Section<'_>) -> Result<Vec<String>, FormatError> {
+    let key = "target_parameters";
+    let Some(Node::List(list)) = top.given(key) else {
+        return match top.given(key) {
+            None => Ok(Vec::new()),
+            Some(_) => Err(top.corrupt(key, "is no list of names")),
+        };
+    };
+    let name = |node: &Node| match node {
+        Node::Text(name) if is_named_routed(name) => Ok(name.clone()),
+        Node::Text(name) => {
+            let why = format!("\"{}\" is not supported; of bare parameters those of routed experts are", clip(name));
+            Err(top.unsupported(key, why))
+        }
+        _ => Err(top.corrupt(key, "is no list of names")),
+    };
+    list.iter().map(name).collect()
+}
+
+/// Whether `target` is a parameter of routed experts, or the end of its name.
+fn is_named_routed(target: &str) -> bool {
+    PARAMETERS.contains(&target) || is_routed(&format!(".{target}"))
+}
+
+/// Whether a name may end behind `before`.
+fn is_begin(before: &str) -> bool {
+    before.is_empty() || before.ends_with('.')
 }
 
 /// Refuses what is no plain LoRA.
@@ -371,8 +484,7 @@ impl<'de> Deserialize<'de> for Ordered {
 
 /// The value of the first pattern that is `module`, or its end after a dot.
 fn first_match(patterns: &[(String, f64)], module: &str) -> Option<f64> {
-    let fits =
-        |pattern: &str| module.strip_suffix(pattern).is_some_and(|before| before.is_empty() || before.ends_with('.'));
+    let fits = |pattern: &str| module.strip_suffix(pattern).is_some_and(is_begin);
     patterns.iter().find(|(pattern, _)| fits(pattern)).map(|(_, value)| *value)
 }
 
@@ -434,6 +546,25 @@ mod tests {
     }
 
     #[test]
+    fn wrappers_are_of_the_parameters_that_are_adapted() {
+        let experts = "model.layers.1.feed_forward.experts";
+        let (both, down) =
+            (r#"["experts.gate_up_proj","down_proj"]"#, r#"["layers.1.feed_forward.experts.down_proj"]"#);
+        for (list, module, want) in [
+            (both, format!("{experts}.base_layer"), Some("gate_up_proj")),
+            (both, experts.into(), Some("down_proj")),
+            (down, experts.into(), Some("down_proj")),
+            (down, "model.layers.11.feed_forward.experts".into(), None),
+            (both, "model.layers.1.feed_forward.shared_expert".into(), None),
+            ("[]", experts.into(), None),
+        ] {
+            let config = config(&format!(r#","target_parameters":{list}"#)).unwrap();
+            let want = want.map(|parameter| format!("{experts}.{parameter}"));
+            assert_eq!(config.parameter(&module), want, "{list} {module}");
+        }
+    }
+
+    #[test]
     fn the_first_pattern_that_fits_counts() {
         let patterns =
             r#","rank_pattern":{"layers.1.q_proj":2,"q_proj":4},"alpha_pattern":{"q_proj":1,"layers.1.q_proj":3}"#;
@@ -460,7 +591,8 @@ mod tests {
             ("use_dora", "true"),
             ("bias", "\"all\""),
             ("modules_to_save", "[\"lm_head\"]"),
-            ("target_parameters", "[\"feed_forward.experts.down_proj\"]"),
+            ("target_parameters", "[\"feed_forward.experts.down_proj\", \"lm_head.weight\"]"),
+            ("target_parameters", "[\"my_experts.down_proj\"]"),
             ("trainable_token_indices", "{\"embed_tokens\":[1]}"),
             ("init_lora_weights", "\"pissa_niter_4\""),
             ("rank_pattern", "{\"model.*q_proj\":4}"),

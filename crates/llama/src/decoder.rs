@@ -166,7 +166,12 @@ impl<D: Device> Decoder<D> {
             }
             see(Passage::EveryRow, &dense.gate_up);
             see(Passage::EveryRow, &dense.down);
-            layer.lora.visit(&mut |matrix| see(Passage::EveryRow, matrix));
+            layer.lora.visit(&mut |place, matrix| match (&weights.ffn, place) {
+                (FeedForward::Moe { top_k, .. }, Place::ExpertsGateUp | Place::ExpertsDown) => {
+                    see(Passage::Routed { layer: i, top_k: *top_k }, matrix);
+                }
+                _ => see(Passage::EveryRow, matrix),
+            });
         }
         see(Passage::Output, &self.output);
     }
@@ -372,7 +377,14 @@ impl<D: Device> FeedForward<D> {
                 dev.expect(&routing, &[gate_up, down]);
                 // The score multiplies the expert's input; the shared expert always runs, unscaled.
                 let shared = dense(shared)?;
-                let routed = dev.experts_swiglu(gate_up, x, &routing)?;
+                let routed = match lora.has(Place::ExpertsGateUp) {
+                    false => dev.experts_swiglu(gate_up, x, &routing)?,
+                    true => {
+                        let sent = dev.experts_input(x, &routing)?;
+                        let both = dev.experts(gate_up, &sent, &routing)?;
+                        dev.swiglu(&lora.add_routed(dev, Place::ExpertsGateUp, both, &sent, &routing)?)?
+                    }
+                };
                 Ok(Inner { shared, routed: Some((routed, routing)) })
             }
         }
@@ -385,7 +397,9 @@ impl<D: Device> FeedForward<D> {
             (Self::Moe { down, .. }, Some((inner_routed, routing))) => {
                 let shared = dev.linear(&dense.down, dense.down_bias.as_ref(), &inner.shared)?;
                 let shared = lora.add(dev, Place::Down, shared, &inner.shared)?;
-                dev.combine(onto, &shared, &dev.experts(down, inner_routed, routing)?, routing)
+                let routed = dev.experts(down, inner_routed, routing)?;
+                let routed = lora.add_routed(dev, Place::ExpertsDown, routed, inner_routed, routing)?;
+                dev.combine(onto, &shared, &routed, routing)
             }
             _ => {
                 let onto = dev.linear_onto(onto, &dense.down, dense.down_bias.as_ref(), &inner.shared)?;

@@ -521,6 +521,25 @@ pub trait Device: Send + Sync {
     /// The choices of each row, lower expert first: `[T, top_k]`.
     fn choices(&self, routing: &Self::Routing) -> Vec<Choice>;
 
+    /// What experts are given: each row of `x`, `[T, D]`, times its score, for each of its experts, `[T·top_k, D]`,
+    /// grouped by expert.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] if `routing` is not of as many rows.
+    fn experts_input(&self, x: &Self::Tensor, routing: &Self::Routing) -> Result<Self::Tensor, OpError> {
+        let (choices, n_rows) = (self.choices(routing), self.shape(x)[0]);
+        let top_k = choices.len().checked_div(n_rows).unwrap_or(0);
+        if top_k * n_rows != choices.len() {
+            return Err(OpError::shape("experts_input", format!("{n_rows} rows, {} choices", choices.len())));
+        }
+        let mut sent: Vec<usize> = (0..choices.len()).collect();
+        // Rows of an expert stay in their order.
+        sent.sort_by_key(|i| choices[*i].expert);
+        let rows: Vec<usize> = sent.iter().map(|i| i / top_k).collect();
+        let scores: Vec<f32> = sent.iter().map(|i| choices[*i].score).collect();
+        self.scale_rows(&self.rows(x, &rows)?, &scores)
+    }
+
     /// Each row through the gate and up projections of each of its experts, and [`swiglu`](Self::swiglu): `x` is
     /// `[T, D]`, the result `[T·top_k, F]`, grouped by expert.
     ///

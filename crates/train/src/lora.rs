@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use formats::config::ModelConfig;
-use formats::{DType, Lora, LowRank, Tensor, half_name};
+use formats::{DType, Lora, LowRank, Tensor, half_name, is_routed};
 use llama::{Adaptable, adaptable};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -18,8 +18,9 @@ pub struct LoraSettings {
     pub rank: usize,
     /// What is added is multiplied by alpha / rank.
     pub alpha: f64,
-    /// Modules that are adapted, or ends of their names behind a dot, as PEFT's `target_modules`; all that can be if empty:
-    /// attention, dense feed-forwards, shared experts.
+    /// Modules that are adapted, or ends of their names behind a dot, as PEFT's `target_modules`; if empty attention, dense
+    /// feed-forwards and shared experts. Routed experts are adapted where they are named, by the names of their parameters
+    /// (PEFT's `target_parameters`).
     pub targets: Vec<String>,
     /// Decides A.
     pub seed: u64,
@@ -45,24 +46,32 @@ pub fn fresh(config: &ModelConfig, settings: &LoraSettings) -> Result<Lora, Trai
             why: format!("no map that can be adapted is called \"{target}\"; there are {known}"),
         });
     }
-    let is_target = |map: &Adaptable| targets.is_empty() || targets.iter().any(|target| is_named(&map.module, target));
+    let is_target = |map: &Adaptable| match targets.is_empty() {
+        true => map.n_experts.is_none(),
+        false => targets.iter().any(|target| is_named(&map.module, target)),
+    };
     let chosen = (0..).zip(all).filter(|(_, map)| is_target(map));
     let maps = chosen.map(|(stream, map)| {
-        let Adaptable { module, n_out, n_in } = map;
+        let Adaptable { module, n_out, n_in, n_experts } = map;
         let half = |half, shape: [usize; 2], values: Vec<f32>| Tensor {
             name: half_name(&module, half),
             dtype: DType::Weight(Format::F32),
             shape: shape.to_vec(),
             bytes: values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into(),
         };
-        let a = half('A', [rank, n_in], uniform(rank * n_in, n_in, (seed, stream)));
-        let b = half('B', [n_out, rank], vec![0.0; n_out * rank]);
+        let ([n_rows, n_columns], b) = match n_experts {
+            None => ([rank, n_in], [n_out, rank]),
+            Some(n_experts) => ([n_experts * rank, n_out], [n_experts * rank, n_in]),
+        };
+        let a = half('A', [n_rows, n_columns], uniform(n_rows * n_columns, n_columns, (seed, stream)));
+        let b = half('B', b, vec![0.0; b[0] * b[1]]);
         (module.clone(), LowRank { rank, scale, a, b })
     });
     Ok(Lora { path: "a fresh adapter".into(), maps: maps.collect() })
 }
 
-/// The shortest list of modules, or ends of their names, that tells PEFT which of a model's maps `lora` adapts.
+/// The shortest list of modules and parameters, or ends of their names, that tells PEFT which of a model's maps `lora`
+/// adapts.
 ///
 /// A tower's maps may be called like the decoder's, so models with one get whole names.
 pub fn targets(config: &ModelConfig, lora: &Lora) -> Vec<String> {
@@ -84,8 +93,11 @@ fn is_named(module: &str, target: &str) -> bool {
     !target.is_empty() && before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
+/// The last part of a module's name; the last two of a parameter of routed experts, whose last one may be that of modules.
 fn end_of(module: &str) -> &str {
-    module.rsplit('.').next().unwrap_or(module)
+    let last = module.rfind('.').unwrap_or(0);
+    let begin = if is_routed(module) { module[..last].rfind('.').unwrap_or(0) } else { last };
+    module[begin..].trim_start_matches('.')
 }
 
 /// `n` numbers between ±`n_in`^−½.

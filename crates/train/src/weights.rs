@@ -24,8 +24,8 @@ pub struct Weights {
     /// The model's config and neighbours. Its own tensors are looked at only beside an adapter.
     template: Checkpoint,
     tensors: BTreeMap<String, Weight>,
-    /// Of an adapter, each map's scale by its module.
-    scales: Option<BTreeMap<String, f32>>,
+    /// Of an adapter, each map's rank and scale by its module.
+    scales: Option<BTreeMap<String, (usize, f32)>>,
 }
 
 #[derive(Debug, Clone)]
@@ -103,7 +103,7 @@ impl Weights {
             return Err(TrainError::Weights { name: packed.name.clone(), why: why.into() });
         }
         let tensors = decoded(lora.maps.values().flat_map(|map| [&map.a, &map.b]))?;
-        let scales = lora.maps.iter().map(|(module, map)| (module.clone(), map.scale)).collect();
+        let scales = lora.maps.iter().map(|(module, map)| (module.clone(), (map.rank, map.scale))).collect();
         Ok(Self { template: base, tensors, scales: Some(scales) })
     }
 
@@ -113,10 +113,9 @@ impl Weights {
             let name = half_name(module, half);
             self.tensors.get(&name).map(|weight| weight.tensor(&name))
         };
-        let map = |(module, scale): (&String, &f32)| {
+        let map = |(module, (rank, scale)): (&String, &(usize, f32))| {
             let (a, b) = half(module, 'A').zip(half(module, 'B'))?;
-            let rank = a.shape.first().copied().unwrap_or(0);
-            Some((module.clone(), LowRank { rank, scale: *scale, a, b }))
+            Some((module.clone(), LowRank { rank: *rank, scale: *scale, a, b }))
         };
         let scales = self.scales.as_ref()?;
         Some(Lora { path: self.template.path.clone(), maps: scales.iter().filter_map(map).collect() })

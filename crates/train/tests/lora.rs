@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use cpu::{Cpu, CpuOptions};
-use formats::{Checkpoint, DType, Lora, LowRank, Tensor};
+use formats::{Checkpoint, DType, Lora, LowRank, Tensor, is_routed, safetensors};
 use llama::{Model, merged};
 use tensor::quant::Kind;
 use tensor::{Adjoint, Format, Reference};
@@ -81,8 +81,8 @@ fn norm(values: impl IntoIterator<Item = f64>) -> f64 {
 #[test]
 fn gradients_of_halves_are_those_of_the_merged_model() -> Result<()> {
     let mut n_compared = 0;
-    for name in ["llama", "text", "scout"] {
-        let (checkpoint, lora, batch) = (toy(name)?, adapter(name)?, sequences(5, &[19, 33]));
+    for (name, model) in [("llama", "llama"), ("text", "text"), ("scout", "scout"), ("experts", "scout")] {
+        let (checkpoint, lora, batch) = (toy(model)?, adapter(name)?, sequences(5, &[19, 33]));
         let mut whole = checkpoint.clone();
         for tensor in merged(&checkpoint, &lora)? {
             whole.tensors.insert(tensor.name.clone(), tensor);
@@ -91,9 +91,21 @@ fn gradients_of_halves_are_those_of_the_merged_model() -> Result<()> {
         let got = gradients(cpu(2), (&checkpoint, Some(&lora)), is_half, &batch)?;
         ensure!(got.len() == 2 * lora.maps.len() && got.keys().all(|name| is_half(name)), "{name}: {:?}", got.keys());
         for (module, LowRank { rank, scale, a, b }) in &lora.maps {
-            let full = &of_maps[&format!("{module}.weight")];
             let (a_values, b_values, n_in) = (values(a)?, values(b)?, a.shape[1]);
             let (mut want_a, mut want_b) = (vec![0.0f64; a_values.len()], vec![0.0f64; b_values.len()]);
+            if is_routed(module) {
+                // [experts, inputs, outputs]; A is [experts, rank, outputs], B here [experts, rank, inputs].
+                let n_out = a.shape[1];
+                for (at, d) in of_maps[module].iter().enumerate() {
+                    let (expert, input, output) = (at / (b.shape[1] * n_out), at / n_out % b.shape[1], at % n_out);
+                    for row in expert * rank..(expert + 1) * rank {
+                        let d = f64::from(*scale) * f64::from(*d);
+                        want_a[row * n_out + output] += f64::from(b_values[row * b.shape[1] + input]) * d;
+                        want_b[row * b.shape[1] + input] += f64::from(a_values[row * n_out + output]) * d;
+                    }
+                }
+            }
+            let full = of_maps.get(&format!("{module}.weight")).map_or(&[][..], Vec::as_slice);
             for (out, row) in full.chunks_exact(n_in).enumerate() {
                 for (r, (i, d)) in (0..*rank).flat_map(|r| row.iter().enumerate().map(move |entry| (r, entry))) {
                     let d = f64::from(*scale) * f64::from(*d);
@@ -214,10 +226,17 @@ fn gradients_beside_quantised_weights_are_nearly_those_beside_the_same_in_f32() 
 
 #[test]
 fn training_beside_frozen_weights_changes_the_adapter_alone() -> Result<()> {
-    for (name, base) in [("llama", toy("llama")?), ("q8_0", quantised(toy("llama")?)), ("text", toy("text")?)] {
+    let experts: &[&str] = &["experts.gate_up_proj", "experts.down_proj"];
+    for (name, base, chosen) in [
+        ("llama", toy("llama")?, &[][..]),
+        ("q8_0", quantised(toy("llama")?), &[]),
+        ("text", toy("text")?, &[]),
+        ("experts", toy("text")?, experts),
+    ] {
         let before: BTreeMap<String, Vec<u8>> =
             base.tensors.values().map(|t| (t.name.clone(), t.bytes.to_vec())).collect();
-        let lora = fresh(&base.config, &settings(&[]))?;
+        let lora = fresh(&base.config, &settings(chosen))?;
+        ensure!(lora.maps.keys().all(|module| is_routed(module) != chosen.is_empty()), "{:?}", lora.maps.keys());
         let n_maps = lora.maps.len();
         let batch = sequences(9, &[24, 24, 17]);
         let mut runs = Vec::new();
@@ -245,6 +264,13 @@ fn training_beside_frozen_weights_changes_the_adapter_alone() -> Result<()> {
     Ok(())
 }
 
+/// The names and numbers of a folder's file, whatever the order of its tensors.
+fn numbers(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
+    let file = folder.join("adapter_model.safetensors");
+    let tensors = safetensors::parse(&file, &std::fs::read(&file)?.into())?;
+    Ok(tensors.into_iter().map(|tensor| (tensor.name, tensor.bytes.to_vec())).collect())
+}
+
 #[test]
 fn a_written_adapter_is_read_back_the_same() -> Result<()> {
     let folder = tempfile::tempdir()?;
@@ -252,6 +278,8 @@ fn a_written_adapter_is_read_back_the_same() -> Result<()> {
         ("llama", &["q_proj", "v_proj"][..], vec!["q_proj", "v_proj"]),
         ("text", &["q_proj", "shared_expert.up_proj"], vec![]),
         ("scout", &["k_proj"], vec![]),
+        ("text", &["experts.down_proj", "o_proj"], vec!["experts.down_proj", "o_proj"]),
+        ("scout", &["gate_up_proj", "experts.down_proj"], vec![]),
     ] {
         let base = toy(name)?;
         let lora = fresh(&base.config, &settings(chosen))?;
@@ -268,13 +296,21 @@ fn a_written_adapter_is_read_back_the_same() -> Result<()> {
             ensure!(same.b.bytes.iter().all(|byte| *byte == 0) && same.b.shape == map.b.shape, "{name}: {module}");
         }
     }
-    // Ranks and scales of their own.
-    let lora = adapter("llama")?;
-    lora.write(folder.path(), "toy", &targets(&toy("llama")?.config, &lora))?;
-    let read = Lora::open(folder.path())?;
-    for (module, map) in &lora.maps {
-        let same = &read.maps[module];
-        ensure!(same.rank == map.rank && (same.scale - map.scale).abs() <= 1e-6 * map.scale, "{module}");
+    // Ranks, scales and numbers of their own.
+    for (name, model) in [("llama", "llama"), ("experts", "scout"), ("gate_up", "text")] {
+        let lora = adapter(name)?;
+        lora.write(folder.path(), "toy", &targets(&toy(model)?.config, &lora))?;
+        let read = Lora::open(folder.path())?;
+        ensure!(read.maps.keys().eq(lora.maps.keys()), "{name}: {:?}", read.maps.keys());
+        for (module, map) in &lora.maps {
+            let same = &read.maps[module];
+            ensure!(same.rank == map.rank && (same.scale - map.scale).abs() <= 1e-6 * map.scale, "{name}: {module}");
+            for (got, want) in [(&same.a, &map.a), (&same.b, &map.b)] {
+                let is_same = got.name == want.name && got.shape == want.shape && got.bytes[..] == want.bytes[..];
+                ensure!(is_same, "{name}: {}", want.name);
+            }
+        }
+        ensure!(numbers(folder.path())? == numbers(&data("lora").join(name))?, "{name}: another file");
     }
     Ok(())
 }

@@ -17,7 +17,9 @@ use tensor::{Device, Reference};
 /// large, and so their rounding.
 const TOLERANCE: f32 = 4e-5;
 
-const CASES: [&str; 3] = ["llama", "scout", "text"];
+/// Adapters, and the toys that they are for.
+const CASES: [(&str, &str); 5] =
+    [("llama", "llama"), ("scout", "scout"), ("text", "text"), ("experts", "scout"), ("gate_up", "text")];
 
 fn adapter(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/lora").join(name)
@@ -63,12 +65,12 @@ fn compare<D: Device>(name: &str, toy: &Toy<D>) -> Result<(usize, f32)> {
 #[test]
 fn adapted_toys_give_what_an_independent_program_gives_with_merged_weights() -> Result<()> {
     let mut n_compared = 0;
-    for name in CASES {
+    for (name, model) in CASES {
         let lora = Lora::open(&adapter(name))?;
-        n_compared += compare(name, &load(Reference, &toy(name), &lora)?)?.0;
-        n_compared += compare(name, &load(cpu(2), &toy(name), &lora)?)?.0;
+        n_compared += compare(name, &load(Reference, &toy(model), &lora)?)?.0;
+        n_compared += compare(name, &load(cpu(2), &toy(model), &lora)?)?.0;
     }
-    assert!(n_compared >= 2 * (3 * 2 + 2 * (4 + 6 + 8)), "{n_compared}");
+    assert!(n_compared >= 2 * (5 * 2 + 2 * (4 + 6 + 8 + 8 + 6)), "{n_compared}");
     Ok(())
 }
 
@@ -88,7 +90,7 @@ fn bits_of_an_adapted_model_depend_on_no_device_thread_or_piece() -> Result<()> 
     let folder = tempfile::tempdir()?;
     let quantised = gguf(folder.path(), "q8_0")?;
     let mut n_compared = 0;
-    for (name, model) in CASES.map(|name| (name, toy(name))).into_iter().chain([("llama", quantised)]) {
+    for (name, model) in CASES.map(|(name, model)| (name, toy(model))).into_iter().chain([("llama", quantised)]) {
         let lora = Lora::open(&adapter(name))?;
         let reference = load(Reference, &model, &lora)?;
         let alone = Toy::load(cpu(1), &model)?;
@@ -111,11 +113,13 @@ fn bits_of_an_adapted_model_depend_on_no_device_thread_or_piece() -> Result<()> 
 
 #[test]
 fn experts_that_stay_in_their_file_change_no_bit_of_an_adapted_model() -> Result<()> {
-    let lora = Lora::open(&adapter("scout"))?;
-    let ids: Vec<u32> = (0..40).map(|i| 3 + i * 7 % 100).collect();
-    let want = load(cpu(1), &toy("scout"), &lora)?.run(&ids, None, 16)?;
-    let got = load(cpu(1).with_expert_cache(1 << 20), &toy("scout"), &lora)?.run(&ids, None, 16)?;
-    assert_eq!(bits(&got), bits(&want));
+    for name in ["scout", "experts"] {
+        let lora = Lora::open(&adapter(name))?;
+        let ids: Vec<u32> = (0..40).map(|i| 3 + i * 7 % 100).collect();
+        let want = load(cpu(1), &toy("scout"), &lora)?.run(&ids, None, 16)?;
+        let got = load(cpu(1).with_expert_cache(1 << 20), &toy("scout"), &lora)?.run(&ids, None, 16)?;
+        assert_eq!(bits(&got), bits(&want), "{name}");
+    }
     Ok(())
 }
 
@@ -152,7 +156,8 @@ fn what_does_not_fit_the_model_is_refused_with_the_tensor_and_what_would_fit() -
             "none of the maps of layer 0 that can be: self_attn.q_proj, self_attn.k_proj",
         ),
         ("model.layers.0.feed_forward.gate_proj", "mlp.gate_proj, mlp.up_proj, mlp.down_proj"),
-        ("model.layers.0.mlp.experts.3.gate_proj", "adapts routed experts, which is not supported"),
+        ("model.layers.0.mlp.experts.3.gate_proj", "adapts none of the maps of layer 0 that can be"),
+        ("model.layers.0.mlp.experts.down_proj", "adapts none of the maps of layer 0 that can be"),
         ("lm_head", "no map of the decoder's layers"),
         ("vision_model.model.layers.0.self_attn.q_proj", "no map of the decoder's layers"),
         ("model.layers.00.self_attn.q_proj", "another tensor of the file adapts"),
@@ -164,8 +169,8 @@ fn what_does_not_fit_the_model_is_refused_with_the_tensor_and_what_would_fit() -
     let (name, why) = refused("llama", moved("model.layers.0.self_attn.k_proj", q))?;
     ensure!(name == "base_model.model.model.layers.0.self_attn.k_proj.lora_B.weight", "{name}");
     ensure!(why == "has the shape [16, 4]; the model asks for [64, 4]", "{why}");
-    // A layer with experts has a shared one only; one without has none.
     let (_, why) = refused("scout", |_| {})?;
     ensure!(why.contains("feed_forward.shared_expert.gate_proj"), "{why}");
+    ensure!(why.contains("feed_forward.experts.gate_up_proj, feed_forward.experts.down_proj"), "{why}");
     Ok(())
 }

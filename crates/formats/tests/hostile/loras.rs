@@ -8,7 +8,7 @@ use tensor::Format;
 use crate::configs::{NOT_FLAGS, add_shapes, replaced};
 use crate::{Case, Parser};
 
-const CONFIG: &str = r#"{"peft_type":"LORA","r":2,"lora_alpha":4,"use_rslora":false,"bias":"none","use_dora":false,"modules_to_save":null,"target_modules":["q_proj"],"init_lora_weights":true,"rank_pattern":{"v_proj":3},"alpha_pattern":{"v_proj":6}}"#;
+const CONFIG: &str = r#"{"peft_type":"LORA","r":2,"lora_alpha":4,"use_rslora":false,"bias":"none","use_dora":false,"modules_to_save":null,"target_modules":["q_proj"],"target_parameters":["experts.down_proj"],"init_lora_weights":true,"rank_pattern":{"v_proj":3},"alpha_pattern":{"v_proj":6}}"#;
 const F32: DType = DType::Weight(Format::F32);
 
 /// Breaks the sound folder at the path.
@@ -35,6 +35,19 @@ pub fn broken_configs() -> Vec<Case> {
         (&["use_rslora"], &NOT_FLAGS),
         (&["bias"], &["\"all\"", "\"lora_only\"", "5", "true", "[]"]),
         (&["use_dora", "modules_to_save"], &["true", "1", "\"x\"", "[\"lm_head\"]", "{}", "{\"a\":1}"]),
+        (
+            &["target_parameters"],
+            &[
+                "true",
+                "1",
+                "\"down_proj\"",
+                "{}",
+                "[1]",
+                "[[\"down_proj\"]]",
+                "[\"lm_head.weight\"]",
+                "[\"xdown_proj\"]",
+            ],
+        ),
         (&["init_lora_weights"], &["\"pissa\"", "\"PiSSA_niter_16\"", "\"olora\"", "\"loftq\"", "\"corda\""]),
         (&["rank_pattern"], &["{\"a\":0}", "{\"a\":1.5}", "{\"a\":-2}", "{\"a\":65537}", "{\"a\":1e300}"]),
         (
@@ -82,6 +95,9 @@ fn weights(folder: &Path, halves: &[(&str, DType, &[usize])]) {
 const A: &str = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
 const B: &str = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight";
 
+const EXPERTS_A: &str = "base_model.model.model.layers.0.feed_forward.experts.lora_A.weight";
+const EXPERTS_B: &str = "base_model.model.model.layers.0.feed_forward.experts.lora_B.weight";
+
 /// An adapter of one map.
 pub fn sound(folder: &Path) {
     std::fs::write(folder.join("adapter_config.json"), CONFIG).unwrap();
@@ -117,6 +133,9 @@ pub fn broken() -> Vec<(&'static str, Break)> {
         ("another rank", with(&[(A, F32, &[3, 8]), (B, F32, &[6, 3])])),
         ("two ranks", with(&[(A, F32, &[2, 8]), (B, F32, &[6, 3])])),
         ("halves the wrong way", with(&[(A, F32, &[8, 2]), (B, F32, &[2, 6])])),
+        ("experts of another rank", with(&[(EXPERTS_A, F32, &[7, 8]), (EXPERTS_B, F32, &[6, 7])])),
+        ("halves of other numbers of experts", with(&[(EXPERTS_A, F32, &[6, 8]), (EXPERTS_B, F32, &[6, 4])])),
+        ("fewer experts than one", with(&[(EXPERTS_A, F32, &[1, 8]), (EXPERTS_B, F32, &[6, 1])])),
         ("a vector", with(&[(A, F32, &[16]), (B, F32, &[6, 2])])),
         ("three axes", with(&[(A, F32, &[2, 4, 2]), (B, F32, &[6, 2])])),
         ("no inputs", with(&[(A, F32, &[2, 0]), (B, F32, &[6, 2])])),

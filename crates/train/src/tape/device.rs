@@ -158,12 +158,15 @@ impl<D: Adjoint> Device for Tape<D> {
         self.dev.choices(&routing.inner)
     }
 
-    fn experts_swiglu(&self, w: &Arc<Map<D>>, x: &Var, routing: &Arc<Routing<D>>) -> Result<Var, OpError> {
+    fn experts_input(&self, x: &Var, routing: &Arc<Routing<D>>) -> Result<Var, OpError> {
         let rows: Vec<usize> = routing.sent.iter().map(|(row, _)| *row).collect();
         let sent = self.rows(x, &rows)?;
         let scaled = self.dev.scale_rows(&self.value(&sent)?, &routing.scores)?;
-        let scaled = self.record(Op::Scores { x: sent, routing: Arc::clone(routing) }, scaled);
-        self.swiglu(&self.experts(w, &scaled, routing)?)
+        Ok(self.record(Op::Scores { x: sent, routing: Arc::clone(routing) }, scaled))
+    }
+
+    fn experts_swiglu(&self, w: &Arc<Map<D>>, x: &Var, routing: &Arc<Routing<D>>) -> Result<Var, OpError> {
+        self.swiglu(&self.experts(w, &self.experts_input(x, routing)?, routing)?)
     }
 
     fn experts(&self, w: &Arc<Map<D>>, x: &Var, routing: &Arc<Routing<D>>) -> Result<Var, OpError> {

@@ -99,7 +99,7 @@ pub struct AdapterArguments {
     #[arg(long)]
     alpha: Option<f64>,
     /// Modules that are adapted, or ends of their names; by default all maps of attention, dense feed-forwards and shared
-    /// experts
+    /// experts. Routed experts are adapted where they are named: experts.gate_up_proj, experts.down_proj
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     targets: Vec<String>,
     /// Go on with this adapter instead of a fresh one

@@ -13,7 +13,7 @@ const EPS: f32 = 1e-5;
 
 /// Rows that tiles which are encoded together have at most, where a single one does not have more: small tiles fill the
 /// threads together, large ones do alone, and memory is bounded.
-const ROWS_TOGETHER: usize = 2048;
+const ROWS_TOGETHER: usize = 1024;
 
 /// Vision tower, adapter and projector.
 pub struct Vision<D: Device> {

@@ -9,7 +9,7 @@ pub const HEAD_LEN: usize = 64;
 const FFN_STEP: usize = 32;
 
 /// Pixels along one side of a tile, and of a patch.
-const TILE: [usize; 2] = [112, 8];
+const TILE: [usize; 2] = [112, 14];
 
 /// Seconds of a chunk of sound, and what an encoder makes of one.
 const CHUNK_S: usize = 4;
@@ -27,7 +27,7 @@ const TOWER_LAYERS: usize = 4;
 /// What a model takes beside text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Towers {
-    /// Images, in tiles of 112 pixels a side that become 49 rows.
+    /// Images, in tiles of 112 pixels a side that become 16 rows.
     pub images: bool,
     /// Audio, in chunks of four seconds that become 50 rows.
     pub audio: bool,

@@ -186,7 +186,8 @@ fn fresh(blank: &Blank, n_layers: usize, (seed, stream): (u64, u64)) -> Vec<f32>
     }
     let onto_residual = ["o_proj.", "out_proj.", "down_proj", "fc2."].iter().any(|part| name.contains(part));
     let residual = if onto_residual { (2.0 * n_layers.max(1) as f32).sqrt().recip() } else { 1.0 };
-    let deviation = match name.contains("embed") {
+    // Patches are mapped like anything else.
+    let deviation = match name.contains("embed") && !name.contains("patch_embedding") {
         true => EMBEDDING,
         false => residual * GAIN / (blank.n_in as f32).sqrt(),
     };

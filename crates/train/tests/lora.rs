@@ -323,7 +323,7 @@ fn an_adapter_that_can_not_be_is_refused_by_name() -> Result<()> {
         (LoraSettings { alpha: 0.0, ..settings(&[]) }, "alpha 0"),
         (LoraSettings { alpha: f64::NAN, ..settings(&[]) }, "alpha NaN"),
         (settings(&["q_proj", "router"]), "\"router\""),
-        (settings(&["proj"]), "down_proj, gate_proj"),
+        (settings(&["proj"]), "down_proj, experts.down_proj, experts.gate_up_proj, gate_proj"),
     ] {
         let refused = fresh(&config, &changed).err().context("refused")?.to_string();
         ensure!(refused.contains(wants), "{refused}");

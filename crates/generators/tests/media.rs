@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use generators::sounds::Speaker;
-use generators::{Draw, Generator, Part, Sample, Split, pictures, sounds, speech};
+use generators::{Draw, Generator, Part, Sample, Split, lessons, pictures, sounds, speech};
 use rand::SeedableRng;
 
 /// Samples of each split and task that are looked at.
@@ -99,6 +99,44 @@ fn pictures_and_clips_have_the_size_that_they_say_and_something_in_them() {
         assert!((1..=2).contains(&kinds), "{} {index} has {kinds} media", task.name());
     });
     println!("{n} samples");
+}
+
+/// What is counted is what is described; what stands somewhere is part of the description.
+#[test]
+fn lessons_ask_several_different_questions_and_their_answers_agree() {
+    let (mut n_questions, mut n_samples, mut n_agreements) = (0, 0, 0);
+    for task in lessons::with(112) {
+        for (split, index) in [Split::Train, Split::HeldOut].into_iter().flat_map(|s| (0..SAMPLES).map(move |i| (s, i)))
+        {
+            let sample = task.at(split, index);
+            assert!(sample == task.at(split, index), "{} {index} differs the second time", task.name());
+            let asked: Vec<(String, String)> =
+                (0..sample.turns.len() / 2).map(|i| (texts(&sample, 2 * i), texts(&sample, 2 * i + 1))).collect();
+            assert!((2..=6).contains(&asked.len()) && sample.turns.len() == 2 * asked.len(), "{index}: {asked:?}");
+            let media = |turn: usize| sample.turns[turn].content.iter().any(|part| !matches!(part, Part::Text(_)));
+            assert!(media(0) && (1..sample.turns.len()).all(|turn| !media(turn)), "{} {index}", task.name());
+            let questions: HashSet<&String> = asked.iter().map(|(question, _)| question).collect();
+            assert_eq!(questions.len(), asked.len(), "{asked:?}");
+            assert!(task.is_correct(&sample, &sample.answer()) && !task.is_correct(&sample, "nothing of that kind"));
+            if let Some(described) = sample.answer().strip_suffix('.') {
+                for (question, answer) in &asked {
+                    if question.contains("shapes") && !question.contains('*') && answer.len() == 1 {
+                        let n = answer.parse::<usize>().unwrap_or(99);
+                        assert!(n <= described.split(", ").count(), "{asked:?}");
+                        n_agreements += 1;
+                    }
+                    if answer.starts_with("a ") && !answer.ends_with('.') {
+                        assert!(described.contains(answer.as_str()), "{asked:?}");
+                        n_agreements += 1;
+                    }
+                }
+            }
+            n_questions += asked.len();
+            n_samples += 1;
+        }
+    }
+    println!("{n_questions} questions about {n_samples} pictures and clips, {n_agreements} agreements");
+    assert!(n_questions > 3 * n_samples && n_agreements > 40);
 }
 
 /// The best that can be done without looking: what was the answer most often in other samples with the same question, or

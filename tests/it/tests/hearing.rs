@@ -49,8 +49,8 @@ fn encoder_agrees<D: Device>(dev: &D, file: &Path) -> Result<()> {
     let mut probe = |dev: &D, site: Site, x: &D::Tensor| {
         seen.insert(site.to_string(), dev.download(x));
     };
-    let first = encoder.forward(dev, &chunk(0, n_columns), encoder.n_frames(), &mut probe)?;
-    let second = encoder.forward(dev, &chunk(1, n_columns), encoder.n_frames(), &mut ())?;
+    let first = encoder.forward(dev, &[(chunk(0, n_columns), encoder.n_frames())], &mut probe)?;
+    let second = encoder.forward(dev, &[(chunk(1, n_columns), encoder.n_frames())], &mut ())?;
     check(&vectors, "out/full", &[dev.download(&first), dev.download(&second)].concat(), FRAMES_TOLERANCE, &at)?;
     let names = [("act/conv2", "audio.conv2"), ("act/embed", "audio.embeds")];
     let layers = (0..2).map(|i| (format!("act/layer{i}"), format!("audio.layer.{i}")));
@@ -60,7 +60,7 @@ fn encoder_agrees<D: Device>(dev: &D, file: &Path) -> Result<()> {
     let conv1 = transposed(&seen["audio.conv1"], n_columns);
     check(&vectors, "act/conv1", &conv1, FRAMES_TOLERANCE, &at)?;
     let n_kept = vectors.shape("out/masked")?[1];
-    let masked = encoder.forward(dev, &chunk(1, 2 * n_kept - 1), n_kept, &mut ())?;
+    let masked = encoder.forward(dev, &[(chunk(1, 2 * n_kept - 1), n_kept)], &mut ())?;
     check(&vectors, "out/masked", &dev.download(&masked), FRAMES_TOLERANCE, &at)?;
     let blocks = vectors.tensors.keys().filter_map(|name| name.strip_prefix("out/block_causal"));
     let blocks: Vec<String> = blocks.map(str::to_owned).collect();
@@ -69,7 +69,7 @@ fn encoder_agrees<D: Device>(dev: &D, file: &Path) -> Result<()> {
         let mut config = config.clone();
         config["attention_block"] = block.parse::<usize>()?.into();
         let encoder = AudioEncoder::load(dev, &encoder_config(&config)?, &tensors)?;
-        let frames = encoder.forward(dev, &chunk(0, n_columns), encoder.n_frames(), &mut ())?;
+        let frames = encoder.forward(dev, &[(chunk(0, n_columns), encoder.n_frames())], &mut ())?;
         check(&vectors, &format!("out/block_causal{block}"), &dev.download(&frames), FRAMES_TOLERANCE, &at)?;
     }
     Ok(())
@@ -258,7 +258,7 @@ fn every_layout_of_a_model_that_hears_gives_the_same_rows() -> Result<()> {
         whisper.extend(tensors.renamed("language_model.model.", "model.decoder."));
         let encoder = AudioEncoder::load(&Reference, &encoder_config(&section)?, &whisper)?;
         let chunk = AudioChunk { mel_mc: mel, valid: clip.valid[0] };
-        frames.push(Reference.download(&encoder.forward(&Reference, &chunk, encoder.n_frames(), &mut ())?));
+        frames.push(Reference.download(&encoder.forward(&Reference, &[(chunk, encoder.n_frames())], &mut ())?));
     }
     assert!(frames[0] == frames[1] && frames[0] == frames[2]);
     Ok(())

@@ -46,8 +46,6 @@ pub struct Run {
     #[command(flatten)]
     lora: model::LoraArguments,
     #[command(flatten)]
-    audio: model::AudioArguments,
-    #[command(flatten)]
     cache: model::CacheArguments,
     #[command(flatten)]
     experts: experts::ExpertArguments,
@@ -164,7 +162,7 @@ impl Run {
             model: &self.model,
             mmproj: self.mmproj.as_deref(),
             lora: &self.lora,
-            audio: self.audio,
+            audio: model::AudioArguments::default(),
         };
         let mut chat = Chat::open(files, self.device.open(), (self.cache, self.experts))?;
         if let Some(level) = &self.think {

@@ -26,7 +26,7 @@ fn main() -> Result<()> {
     for name in vectors.tensors.keys() {
         let values = vectors.values(name)?;
         let chunk = AudioChunk { mel_mc: &values, valid: encoder.chunk_columns() };
-        let frames = encoder.forward(&dev, &chunk, encoder.n_frames(), &mut ())?;
+        let frames = encoder.forward(&dev, &[(chunk, encoder.n_frames())], &mut ())?;
         let bytes: Vec<u8> = dev.download(&frames).iter().flat_map(|value| value.to_le_bytes()).collect();
         all.push((name.as_str(), dev.shape(&frames), bytes));
     }

@@ -9,7 +9,7 @@ use cpu::{Cpu, CpuOptions};
 use formats::{Checkpoint, Lora};
 use it::exported::{bits, export, toy, write};
 use it::{Goldens, Toy};
-use llama::{LlamaError, Model};
+use llama::{LlamaError, Model, merged};
 use tensor::{Device, Reference};
 
 /// Absolute. The goldens are of a float64 program with merged weights, which is up to 4.4e-6 from transformers where
@@ -82,6 +82,33 @@ fn an_adapter_fits_the_reordered_rows_of_a_gguf_model() -> Result<()> {
     let lora = Lora::open(&adapter("llama"))?;
     let (n_compared, _) = compare("llama", &load(cpu(2), &path, &lora)?)?;
     ensure!(n_compared >= 10, "{n_compared}");
+    Ok(())
+}
+
+/// GGUF files have gate and up of experts apart, and all experts output by output.
+#[test]
+fn merged_weights_of_folders_and_gguf_files_give_what_the_adapter_gives() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut n_compared = 0;
+    for (name, model) in CASES {
+        let lora = Lora::open(&adapter(name))?;
+        let mut paths = vec![toy(model)];
+        // Layers with experts here and there have no place in GGUF's metadata.
+        if model != "text" {
+            paths.push(folder.path().join(format!("{name}.gguf")));
+            write(&paths[1], &export(&toy(model), "f32")?.0, 7)?;
+        }
+        for path in paths {
+            let mut checkpoint = Checkpoint::open(&path)?;
+            for tensor in merged(&checkpoint, &lora)? {
+                checkpoint.tensors.insert(tensor.name.clone(), tensor);
+            }
+            let mut toy = Toy::load(cpu(1), &path)?;
+            toy.model = Model::load(&toy.dev, &checkpoint, &mut |_| {})?;
+            n_compared += compare(name, &toy)?.0;
+        }
+    }
+    ensure!(n_compared >= 8 * 2 + 2 * (2 * (4 + 8 + 8) + 6 + 6), "{n_compared}");
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! Letters as in [`tensor`]: T rows in this step, D model width, E experts, V vocabulary.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use llama::{AudioChunk, Batch, Input, Model, PageRun, Passage, Probe, Row, Site};
 use tensor::{Adjoint, Device, KvFormat, PAGE_LEN, Targets};
@@ -251,9 +252,10 @@ pub(crate) fn forward<D: Adjoint>(
         rows.extend(sequence.inputs.iter().enumerate().map(|(position, input)| {
             let input = match *input {
                 Input::Feature { features, row } => {
-                    // What is not there is refused where rows are looked up.
-                    let (tower, first) = places.get(features).copied().unwrap_or((usize::MAX, 0));
-                    Input::Feature { features: tower, row: first + row }
+                    // What is not there, another one's rows among it, is refused where rows are looked up.
+                    let place = places.get(features).and_then(|(tower, rows)| Some((*tower, rows.clone().nth(row)?)));
+                    let (features, row) = place.unwrap_or((usize::MAX, row));
+                    Input::Feature { features, row }
                 }
                 token => token,
             };
@@ -279,8 +281,8 @@ fn check(sequence: &Sequence) -> Result<(), TrainError> {
 struct Encoded {
     /// Rows of pictures, rows of sounds.
     features: Vec<Var>,
-    /// Of each sequence's media: which of `features`, and its first row there.
-    places: Vec<Vec<(usize, usize)>>,
+    /// Of each sequence's media: which of `features`, and its rows there.
+    places: Vec<Vec<(usize, Range<usize>)>>,
 }
 
 impl Encoded {
@@ -319,7 +321,7 @@ impl Encoded {
                         (1, chunks.iter().map(|chunk| audio.rows(chunk.valid)).sum())
                     }
                 };
-                of_sequence.push((kind, n_rows[kind]));
+                of_sequence.push((kind, n_rows[kind]..n_rows[kind] + n));
                 n_rows[kind] += n;
             }
             places.push(of_sequence);

@@ -238,3 +238,30 @@ fn gradients_of_what_hears_agree_on_both_devices() -> Result<()> {
     ensure!(n_compared >= 78, "{n_compared} gradients were compared");
     Ok(())
 }
+
+#[test]
+fn pictures_of_several_sequences_stay_apart() -> Result<()> {
+    let checkpoint = Checkpoint::open(&it::exported::toy("scout"))?;
+    let goldens = Goldens::open(&it::exported::toy("scout"))?;
+    let (_, prompt) = goldens.prompts().find(|(_, prompt)| prompt.has("pixel_values")).context("a picture")?;
+    let first = sequence(prompt, &checkpoint)?;
+    let mut second = first.clone();
+    if let Some(Media::Image(pixels)) = second.media.first_mut() {
+        pixels.iter_mut().for_each(|x| *x = -*x);
+    }
+    let tape = Tape::new(cpu(2), |_| true);
+    let model = Model::load(&tape, &checkpoint, &mut |_| {})?;
+    let loss = |sequences: &[Sequence]| train::evaluate(&tape, &model, sequences, 100).map(|losses| losses.entropy);
+    let (alone, other) = (loss(&[first.clone()])?, loss(&[second.clone()])?);
+    ensure!(
+        alone != other && (loss(&[first.clone(), second.clone()])? - alone - other).abs() < 1e-9,
+        "{alone} {other}"
+    );
+    // The first row that is not its own would be the second picture's first.
+    let n_rows = first.inputs.iter().filter(|input| matches!(input, Input::Feature { .. })).count();
+    let mut beyond = first;
+    let last = beyond.inputs.iter_mut().rfind(|input| matches!(input, Input::Feature { .. })).context("a row")?;
+    *last = Input::Feature { features: 0, row: n_rows };
+    ensure!(loss(&[beyond, second]).is_err(), "another picture's row was taken");
+    Ok(())
+}

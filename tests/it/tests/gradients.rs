@@ -252,14 +252,12 @@ fn pictures_of_several_sequences_stay_apart() -> Result<()> {
     let tape = Tape::new(cpu(2), |_| true);
     let model = Model::load(&tape, &checkpoint, &mut |_| {})?;
     let loss = |sequences: &[Sequence]| train::evaluate(&tape, &model, sequences, 100).map(|losses| losses.entropy);
-    let (alone, other) = (loss(&[first.clone()])?, loss(&[second.clone()])?);
-    ensure!(
-        alone != other && (loss(&[first.clone(), second.clone()])? - alone - other).abs() < 1e-9,
-        "{alone} {other}"
-    );
+    let both = [first, second];
+    let (alone, other) = (loss(&both[..1])?, loss(&both[1..])?);
+    ensure!(alone != other && (loss(&both)? - alone - other).abs() < 1e-9, "{alone} {other}");
+    let [mut beyond, second] = both;
     // The first row that is not its own would be the second picture's first.
-    let n_rows = first.inputs.iter().filter(|input| matches!(input, Input::Feature { .. })).count();
-    let mut beyond = first;
+    let n_rows = beyond.inputs.iter().filter(|input| matches!(input, Input::Feature { .. })).count();
     let last = beyond.inputs.iter_mut().rfind(|input| matches!(input, Input::Feature { .. })).context("a row")?;
     *last = Input::Feature { features: 0, row: n_rows };
     ensure!(loss(&[beyond, second]).is_err(), "another picture's row was taken");

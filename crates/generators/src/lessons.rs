@@ -8,16 +8,18 @@ use rand::seq::IndexedRandom;
 
 use crate::asked::{self, worded};
 use crate::choose::one_of;
+use crate::pictures::Options;
 use crate::pictures::describe::{self, description, named, place};
+use crate::pictures::printed;
 use crate::pictures::scene::{COLOURS, PLACES, SHAPES, SIZES, Scene, Thing, index_of};
 use crate::pictures::shapes::{self, COLOUR_WORDINGS, SHAPE_WORDINGS};
 use crate::sounds::said::{self, COUNT, NTH, TRANSCRIBE, row, spelled, spoken};
 use crate::sounds::words::WORDS;
 use crate::{Draw, Generator, Part, Sample, Split};
 
-/// All of them, with pictures `side` pixels wide and high.
-pub fn with(side: usize) -> Vec<Box<dyn Generator>> {
-    vec![Box::new(AboutAPicture { side }), Box::new(AboutAClip)]
+/// All of them, with pictures as `options` says.
+pub fn with(options: Options) -> Vec<Box<dyn Generator>> {
+    vec![Box::new(AboutAPicture { side: options.side }), Box::new(AboutAPage(options)), Box::new(AboutAClip)]
 }
 
 /// A question and its answer.
@@ -165,6 +167,54 @@ fn content(scene: &Scene, draw: &mut Draw) -> Option<Asked> {
 fn everything(scene: &Scene, draw: &mut Draw) -> Option<Asked> {
     let question = *one_of(draw, describe::WORDINGS);
     (scene.things.len() <= describe::MOST).then(|| (question.into(), description(scene)))
+}
+
+/// One or two printed lines, and questions about their characters.
+struct AboutAPage(Options);
+
+impl Generator for AboutAPage {
+    fn name(&self) -> &'static str {
+        "about_a_page"
+    }
+
+    fn sample(&self, split: Split, draw: &mut Draw) -> Sample {
+        let lines = printed::text(draw);
+        let image = printed::page(&self.0, split, &lines, draw);
+        // A kind for each place, then their number, then all of them.
+        let asked = several(draw, NTH.len() + 2, |kind, draw| characters(&lines, kind, draw));
+        asked::talk(draw, self.name(), vec![Part::Image(image)], asked)
+    }
+
+    fn is_correct(&self, sample: &Sample, answer: &str) -> bool {
+        asked::expected(sample).trim() == answer.trim()
+    }
+
+    fn chance(&self) -> f64 {
+        0.0
+    }
+}
+
+/// A question of one of the kinds of [`AboutAPage`], where it can be asked.
+fn characters(lines: &[String], kind: usize, draw: &mut Draw) -> Option<Asked> {
+    let nth = draw.random_range(0..lines.len());
+    let of = if lines.len() == 1 { "the text".to_owned() } else { format!("the {} line", NTH[nth]) };
+    let line = &lines[nth];
+    let characters: Vec<String> = line.chars().filter(|character| *character != ' ').map(String::from).collect();
+    match kind.checked_sub(NTH.len()) {
+        None => {
+            let character = if kind + 1 == NTH.len() { characters.last() } else { characters.get(kind) };
+            let wordings = ["Which is the * character of +?", "What is the * character of +?"];
+            character.map(|it| (worded(draw, &wordings, NTH[kind]).replace('+', &of), it.clone()))
+        }
+        Some(0) => {
+            let wordings = ["How many characters are there in *?", "Count the characters of *."];
+            Some((worded(draw, &wordings, &of), characters.len().to_string()))
+        }
+        // Either letter by letter or as it is written: the one could be put together from the other.
+        Some(_) if draw.random_bool(0.5) => Some((format!("Spell {of}."), characters.join(" "))),
+        Some(_) if lines.len() > 1 => Some((format!("Read {of}."), line.clone())),
+        Some(_) => Some(((*one_of(draw, printed::WORDINGS)).into(), line.clone())),
+    }
 }
 
 /// Words in a synthetic voice, and questions about all of them.

@@ -10,8 +10,8 @@ use half::bf16;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use train::optim::{
-    Accumulator, AdamW, Compute, Counters, Group, Matrices, Muon, Optimizer, Outcome, Parameter, Scale, Settings, Side,
-    Threads, Weights, global_norm, plain_product,
+    Accumulator, AdamW, Compute, Counters, Group, Matrices, Muon, Optimizer, Outcome, Parameter, Right, Scale,
+    Settings, Side, Threads, Weights, global_norm, plain_product,
 };
 
 const ADAMW: AdamW = AdamW { lr: 1e-2, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1 };
@@ -368,12 +368,16 @@ fn a_plain_product_depends_on_its_two_rows_alone_and_is_right() {
         let mut noise = |len: usize| (0..len).map(|_| draw.random_range(-1.0..1.0)).collect::<Vec<f32>>();
         let (a, b) = (noise(m * k), noise(n * k));
         let mut out = vec![f32::NAN; m * n];
-        plain_product(&a, &b, k, &mut out);
+        plain_product(&a, Right::Turned(&b), k, &mut out);
+        let turned: Vec<f32> = (0..k * n).map(|i| b[i % n * k + i / n]).collect();
+        let mut of_turned = vec![f32::NAN; m * n];
+        plain_product(&a, Right::Plain(&turned), k, &mut of_turned);
+        assert_eq!(of_turned, out, "{m}×{n}×{k}");
         for row in 0..m {
             for column in 0..n {
                 let (a, b) = (&a[row * k..][..k], &b[column * k..][..k]);
                 let mut alone = [f32::NAN];
-                plain_product(a, b, k, &mut alone);
+                plain_product(a, Right::Turned(b), k, &mut alone);
                 assert_eq!(out[row * n + column], alone[0], "{m}×{n}×{k}");
                 let terms = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
                 let (exact, sizes) = terms.fold((0.0, 0.0), |(sum, sizes), term| (sum + term, sizes + term.abs()));

@@ -263,3 +263,46 @@ fn pictures_of_several_sequences_stay_apart() -> Result<()> {
     ensure!(loss(&[beyond, second]).is_err(), "another picture's row was taken");
     Ok(())
 }
+
+/// Many pictures, so that towers take them in several rounds: gradients of a step are the sums of its sequences'.
+#[test]
+fn gradients_of_pictures_add_up() -> Result<()> {
+    const N: usize = 40;
+    let checkpoint = Checkpoint::open(&it::exported::toy("scout"))?;
+    let goldens = Goldens::open(&it::exported::toy("scout"))?;
+    let (_, prompt) = goldens.prompts().find(|(_, prompt)| prompt.has("pixel_values")).context("a picture")?;
+    let first = sequence(prompt, &checkpoint)?;
+    let sequences: Vec<Sequence> = (0..N)
+        .map(|i| {
+            let mut sequence = first.clone();
+            if let Some(Media::Image(pixels)) = sequence.media.first_mut() {
+                let turn = i * 7;
+                pixels.rotate_left(turn);
+                pixels.iter_mut().for_each(|x| *x *= 1.0 - i as f32 / 25.0);
+            }
+            sequence
+        })
+        .collect();
+    let tape = Tape::new(cpu(2), |_| true);
+    let model = Model::load(&tape, &checkpoint, &mut |_| {})?;
+    // Routers' losses are no sums.
+    let objective = Objective { balance: 0.0, router_z: 0.0, ..OBJECTIVE };
+    let total = sequences.iter().map(Sequence::weight).sum();
+    objective.accumulate(&tape, &model, &sequences, (total, 1.0))?;
+    let together = tape.take_gradients();
+    for sequence in &sequences {
+        objective.accumulate(&tape, &model, std::slice::from_ref(sequence), (total, 1.0))?;
+    }
+    let alone = tape.take_gradients();
+    let mut n_compared = 0;
+    for (name, want) in &alone {
+        let got = together.get(name).with_context(|| format!("{name} has no gradient"))?;
+        let largest = want.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+        for (i, (got, want)) in got.iter().zip(want).enumerate() {
+            ensure!((got - want).abs() <= TOLERANCE * largest, "{name}[{i}] is {got}, one by one {want} ({largest})");
+        }
+        n_compared += usize::from(name.contains("vision"));
+    }
+    ensure!(n_compared > 20, "{n_compared} gradients of the tower were compared");
+    Ok(())
+}

@@ -11,10 +11,12 @@ mod clock;
 mod close_up;
 pub(crate) mod describe;
 mod font;
+mod grid;
 mod icons;
+mod letter;
 mod lines;
 mod pen;
-mod printed;
+pub(crate) mod printed;
 pub(crate) mod scene;
 pub(crate) mod shapes;
 pub(crate) mod words;
@@ -49,6 +51,9 @@ pub fn with(options: Options, icons: Option<Icons>) -> Vec<Box<dyn Generator>> {
         Box::new(clock::Clock(options.clone())),
         Box::new(close_up::CloseUp(options.clone())),
         Box::new(describe::Describe(options.clone())),
+        Box::new(grid::GridOfLetters(options.clone())),
+        Box::new(grid::GridOfShapes(options.clone())),
+        Box::new(letter::Letter(options.clone())),
         Box::new(lines::Lines(options.clone())),
         Box::new(printed::Printed(options.clone())),
         Box::new(shapes::Shapes(options.clone())),

@@ -16,6 +16,15 @@ use crate::{Draw, Generator, Image, Part, Sample, Split};
 /// The task.
 pub(super) struct Printed(pub(super) Arc<Options>);
 
+/// What asks for all of it.
+pub(crate) const WORDINGS: &[&str] = &[
+    "What does it say?",
+    "Read the text.",
+    "What is written here?",
+    "Which text is in the picture?",
+    "Read this out.",
+];
+
 /// Letters that no typeface draws like another.
 const CODE: &[u8] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
 
@@ -27,16 +36,7 @@ impl Generator for Printed {
     fn sample(&self, split: Split, draw: &mut Draw) -> Sample {
         let lines = text(draw);
         let image = page(&self.0, split, &lines, draw);
-        let question = one_of(
-            draw,
-            &[
-                "What does it say?",
-                "Read the text.",
-                "What is written here?",
-                "Which text is in the picture?",
-                "Read this out.",
-            ],
-        );
+        let question = one_of(draw, WORDINGS);
         asked::sample(draw, self.name(), vec![Part::Image(image)], *question, lines.join(" "))
     }
 
@@ -51,7 +51,7 @@ impl Generator for Printed {
 }
 
 /// `lines`, one below the other, in a typeface of `split`.
-pub(super) fn page(options: &Options, split: Split, lines: &[String], draw: &mut Draw) -> Image {
+pub(crate) fn page(options: &Options, split: Split, lines: &[String], draw: &mut Draw) -> Image {
     let side = options.side as f32;
     let ink = draw.random::<[u8; 3]>();
     let mut canvas = Canvas::new(options.side, background_for(draw, &[ink], 260.0));
@@ -78,14 +78,14 @@ pub(super) fn page(options: &Options, split: Split, lines: &[String], draw: &mut
 }
 
 /// Black on white or nearly, as most print is.
-fn darkest(draw: &mut Draw, canvas: &mut Canvas, side: usize) -> [u8; 3] {
+pub(super) fn darkest(draw: &mut Draw, canvas: &mut Canvas, side: usize) -> [u8; 3] {
     let paper = draw.random_range(215..=255);
     *canvas = Canvas::new(side, [paper; 3]);
     [draw.random_range(0..50); 3]
 }
 
 /// One or two lines of at most 12 letters.
-fn text(draw: &mut Draw) -> Vec<String> {
+pub(crate) fn text(draw: &mut Draw) -> Vec<String> {
     match draw.random_range(0..8) {
         0 | 1 => vec![cased(draw, word)],
         2 => vec![cased(draw, made_up)],

@@ -27,6 +27,7 @@ pub fn with(side: usize) -> Vec<Box<dyn Generator>> {
     vec![
         Box::new(said::CountWords),
         Box::new(said::NthWord),
+        Box::new(said::OneWord),
         Box::new(both::PictureAndClip { side }),
         Box::new(heard::NameEvent),
         Box::new(said::Transcribe),

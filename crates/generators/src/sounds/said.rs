@@ -37,6 +37,30 @@ impl Generator for Transcribe {
     }
 }
 
+/// "Which word is said?", of a clip with only one: who hears these is ready for more.
+pub(super) struct OneWord;
+
+impl Generator for OneWord {
+    fn name(&self) -> &'static str {
+        "one_word"
+    }
+
+    fn sample(&self, split: Split, draw: &mut Draw) -> Sample {
+        let words = row(split, 1, draw);
+        let sound = spoken(split, &words, draw);
+        let question = one_of(draw, &["Which word is said?", "What is the word?", "Repeat the word."]);
+        asked::sample(draw, self.name(), vec![Part::Sound(sound)], *question, spelled(&words))
+    }
+
+    fn is_correct(&self, sample: &Sample, answer: &str) -> bool {
+        asked::is_same(asked::expected(sample), answer)
+    }
+
+    fn chance(&self) -> f64 {
+        1.0 / WORDS.len() as f64
+    }
+}
+
 /// "How many words are said?"
 pub(super) struct CountWords;
 

@@ -53,27 +53,35 @@ impl Makers {
     }
 
     fn group(&self, name: &str) -> Result<Vec<Box<dyn Generator>>, DataError> {
-        let usual = Options::default();
-        let side = if self.side == 0 { usual.side } else { self.side };
-        let unread = |path: &Path, error: std::io::Error| DataError::Settings(format!("{}: {error}", path.display()));
         match name {
             "tasks" => Ok(tasks::all()),
             "conversation" => Ok(conversation::with(Arc::clone(&self.prose))),
             "pictures" => {
-                let fonts =
-                    self.fonts.as_ref().map(|path| Fonts::open(path).map_err(|e| unread(path, e))).transpose()?;
-                let icons =
-                    self.icons.as_ref().map(|path| Icons::open(path).map_err(|e| unread(path, e))).transpose()?;
-                Ok(pictures::with(Options { side, fonts: fonts.unwrap_or(usual.fonts) }, icons))
+                let icons = self.icons.as_ref().map(|path| Icons::open(path).map_err(|e| unread(path, &e)));
+                Ok(pictures::with(self.drawing()?, icons.transpose()?))
             }
-            "sounds" => Ok(sounds::with(side)),
-            "lessons" => Ok(lessons::with(side)),
+            "sounds" => Ok(sounds::with(self.side())),
+            "lessons" => Ok(lessons::with(self.drawing()?)),
             _ => {
                 let flite = Flite::find().map_err(|why| DataError::Settings(format!("no speech: {why}")))?;
-                Ok(speech::with(flite, side))
+                Ok(speech::with(flite, self.side()))
             }
         }
     }
+
+    fn side(&self) -> usize {
+        if self.side == 0 { Options::default().side } else { self.side }
+    }
+
+    /// How pictures are drawn.
+    fn drawing(&self) -> Result<Options, DataError> {
+        let fonts = self.fonts.as_ref().map(|path| Fonts::open(path).map_err(|e| unread(path, &e))).transpose()?;
+        Ok(Options { side: self.side(), fonts: fonts.unwrap_or_default() })
+    }
+}
+
+fn unread(path: &Path, error: &std::io::Error) -> DataError {
+    DataError::Settings(format!("{}: {error}", path.display()))
 }
 
 /// Sentences of prose that conversations are about, at most, so that they take some tens of megabytes.

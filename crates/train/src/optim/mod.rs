@@ -17,7 +17,7 @@ pub use accumulate::Accumulator;
 pub use adamw::AdamW;
 pub use muon::{Muon, Scale};
 pub use norm::global_norm;
-pub use product::{Product, plain_product};
+pub use product::{Product, Right, plain_product};
 pub use rules::{Group, Matrices, Side};
 pub use state::StateTensor;
 pub use threads::Threads;

@@ -2,7 +2,7 @@
 //! of <https://arxiv.org/abs/2502.16982> it takes AdamW's learning rate and weight decay.
 
 use super::piece::Piece;
-use super::product::Product;
+use super::product::{Product, Right, mirror, transpose};
 use super::rules::{Matrices, Side};
 
 /// Coefficients of the Newton–Schulz polynomial `a·x + b·x³ + c·x⁵`, which drives singular values to about 1.
@@ -133,7 +133,7 @@ fn orthogonalize_wide(mut x: Vec<f32>, rows: usize, product: &Product) -> Vec<f3
         for (gram, square) in gram.iter_mut().zip(&square) {
             *gram = b * *gram + c * square;
         }
-        product(&gram, &transpose(&x, columns), rows, &mut turned);
+        product(&gram, Right::Plain(&x), rows, &mut turned);
         for (x, turned) in x.iter_mut().zip(&turned) {
             *x = a * *x + turned;
         }
@@ -153,31 +153,10 @@ fn products_of_rows(x: &[f32], columns: usize, product: &Product, out: &mut [f32
         let (n, width) = (BAND.min(rows - first), rows - first);
         let later = &x[first * columns..];
         let band = &mut band[..n * width];
-        product(&later[..n * columns], later, columns, band);
+        product(&later[..n * columns], Right::Turned(later), columns, band);
         for (i, products) in (first..).zip(band.chunks_exact(width)) {
             out[i * rows + first..(i + 1) * rows].copy_from_slice(products);
-            for (j, value) in (first + n..).zip(&products[n..]) {
-                out[j * rows + i] = *value;
-            }
         }
     }
-}
-
-/// Rows and columns that [`transpose`] turns together, so that both sides stay in the cache.
-const BLOCK: usize = 16;
-
-/// The transpose of a matrix with rows of `columns`.
-fn transpose(matrix: &[f32], columns: usize) -> Vec<f32> {
-    let rows = matrix.len() / columns;
-    let mut out = vec![0.0; matrix.len()];
-    for row_begin in (0..rows).step_by(BLOCK) {
-        for column_begin in (0..columns).step_by(BLOCK) {
-            for row in row_begin..rows.min(row_begin + BLOCK) {
-                for column in column_begin..columns.min(column_begin + BLOCK) {
-                    out[column * rows + row] = matrix[row * columns + column];
-                }
-            }
-        }
-    }
-    out
+    mirror(out, rows);
 }

@@ -1,9 +1,18 @@
 //! Products of small dense matrices.
 
-/// A product of two matrices: `out[m, n] = a[m, k] · b[n, k]ᵀ`, all row-major, called with `a`, `b`, `k` and `out`.
+/// The right-hand side of a product over `k`, row-major.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Right<'a> {
+    /// `[k, n]`.
+    Plain(&'a [f32]),
+    /// `[n, k]`, whose transpose is multiplied with.
+    Turned(&'a [f32]),
+}
+
+/// A product of two matrices: `out[m, n] = a[m, k] · b[k, n]`, all row-major, called with `a`, `b`, `k` and `out`.
 ///
 /// Muon spends its time here, so a faster one than [`plain_product`] can be passed in. Bits are then that one's.
-pub type Product = dyn Fn(&[f32], &[f32], usize, &mut [f32]) + Send + Sync;
+pub type Product = dyn Fn(&[f32], Right<'_>, usize, &mut [f32]) + Send + Sync;
 
 /// Chains that a product's terms are added in: term i goes to chain i mod 4.
 const LANES: usize = 4;
@@ -13,7 +22,14 @@ const TILE_COLUMNS: usize = 2;
 
 /// The plain [`Product`], in one thread: every output is a sum of products over four chains, folded in halves, so that
 /// it depends on its two rows alone.
-pub fn plain_product(a: &[f32], b: &[f32], k: usize, out: &mut [f32]) {
+pub fn plain_product(a: &[f32], b: Right<'_>, k: usize, out: &mut [f32]) {
+    match b {
+        Right::Plain(b) => product_of_rows(a, &transpose(b, b.len() / k.max(1)), k, out),
+        Right::Turned(b) => product_of_rows(a, b, k, out),
+    }
+}
+
+fn product_of_rows(a: &[f32], b: &[f32], k: usize, out: &mut [f32]) {
     assert!(k > 0 && a.len().is_multiple_of(k) && b.len().is_multiple_of(k), "a matrix is not made of rows of {k}");
     let n = b.len() / k;
     assert_eq!(out.len(), a.len() / k * n, "the product's size");
@@ -59,4 +75,36 @@ fn tile<const R: usize, const C: usize>(a: &[f32], b: &[f32], k: usize) -> [[f32
         }
     }
     sums.map(|row| row.map(|[s0, s1, s2, s3]| (s0 + s2) + (s1 + s3)))
+}
+
+/// Rows and columns that [`transpose`] and [`mirror`] turn together, so that both sides stay in the cache.
+const BLOCK: usize = 16;
+
+/// The transpose of a matrix with rows of `columns`.
+pub(crate) fn transpose(matrix: &[f32], columns: usize) -> Vec<f32> {
+    let rows = matrix.len().checked_div(columns).unwrap_or(0);
+    let mut out = vec![0.0; matrix.len()];
+    for row_begin in (0..rows).step_by(BLOCK) {
+        for column_begin in (0..columns).step_by(BLOCK) {
+            for row in row_begin..rows.min(row_begin + BLOCK) {
+                for column in column_begin..columns.min(column_begin + BLOCK) {
+                    out[column * rows + row] = matrix[row * columns + column];
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Writes what stands above the diagonal below it too.
+pub(crate) fn mirror(matrix: &mut [f32], rows: usize) {
+    for row_begin in (0..rows).step_by(BLOCK) {
+        for column_begin in (row_begin..rows).step_by(BLOCK) {
+            for row in row_begin..rows.min(row_begin + BLOCK) {
+                for column in column_begin.max(row + 1)..rows.min(column_begin + BLOCK) {
+                    matrix[column * rows + row] = matrix[row * rows + column];
+                }
+            }
+        }
+    }
 }

@@ -14,7 +14,7 @@ use train::checkpoint::{Checkpoints, Disk};
 use train::data::{
     Encoder, Feed, FeedSettings, Ingredient, Makers, Mixture, MixtureSettings, Source, Step, held_out, sentences,
 };
-use train::optim::{Compute, Optimizer, Threads, plain_product};
+use train::optim::{Compute, Optimizer, Right, Threads, plain_product};
 use train::recipe::{self, Recipe, SourceRecipe, StageRecipe, TeacherRecipe};
 use train::shape::NamedTokens;
 use train::{Distillation, Memory, Objective, Plan, Run, Stage, Teacher, Trained, Trainer, Weights};
@@ -37,8 +37,9 @@ const FILES: [&str; 11] = [
     "chat_template.jinja",
 ];
 
-/// Positions of a chunk of a new model.
-const CHUNK: usize = 256;
+/// Positions of a chunk of a new model: the longest worked traces fit. What crosses a chunk's end goes through the one layer
+/// in four that sees everything, which a small model hardly learns.
+const CHUNK: usize = 1024;
 
 /// Steps that are packed together.
 pub const WINDOW: usize = 8;
@@ -166,11 +167,15 @@ impl Prepared {
 fn compute(device: &DeviceArguments, precision: Precision) -> Compute {
     let threads = Threads::new(device.threads());
     let dev = device.alone(precision);
-    let product = move |a: &[f32], b: &[f32], k: usize, out: &mut [f32]| {
-        let shape = [a.len() / k, b.len() / k, k];
+    let product = move |a: &[f32], b: Right<'_>, k: usize, out: &mut [f32]| {
         let rows = |values| Strided { values, row: k, column: 1 };
+        let (n, right) = match b {
+            Right::Plain(b) => (b.len() / k, Strided { values: b, row: 1, column: b.len() / k }),
+            Right::Turned(b) => (b.len() / k, rows(b)),
+        };
+        let shape = [a.len() / k, n, k];
         // Shapes that the device refuses, none of which Muon has, are the plain product's.
-        if dev.product(out, shape, rows(a), rows(b), Write::Set).is_err() {
+        if dev.product(out, shape, rows(a), right, Write::Set).is_err() {
             plain_product(a, b, k, out);
         }
     };

@@ -1,0 +1,50 @@
+//! One large letter or digit. Who reads these is ready for words.
+
+use std::sync::Arc;
+
+use rand::RngExt;
+
+use super::Options;
+use super::canvas::{Canvas, background_for};
+use super::printed;
+use crate::asked;
+use crate::choose::one_of;
+use crate::{Draw, Generator, Part, Sample, Split};
+
+/// The task.
+pub(super) struct Letter(pub(super) Arc<Options>);
+
+/// Those that no typeface draws like another, at any size.
+pub(super) const LETTERS: &[u8] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789abdefghkmnqrty";
+
+impl Generator for Letter {
+    fn name(&self) -> &'static str {
+        "letter"
+    }
+
+    fn sample(&self, split: Split, draw: &mut Draw) -> Sample {
+        let letter = char::from(*one_of(draw, LETTERS)).to_string();
+        let side = self.0.side as f32;
+        let ink = draw.random::<[u8; 3]>();
+        let mut canvas = Canvas::new(self.0.side, background_for(draw, &[ink], 260.0));
+        let ink = if draw.random_bool(0.5) { printed::darkest(draw, &mut canvas, self.0.side) } else { ink };
+        let height = side * draw.random_range(0.2..0.6);
+        let room = (side - height * 1.3) / 2.0;
+        let centre = [(); 2].map(|()| side / 2.0 + draw.random_range(-room..=room));
+        if let Some(path) = self.0.fonts.choose(split, draw).line(&letter, draw) {
+            canvas.text(&path, centre.into(), height, ink);
+        }
+        let image = canvas.into_image(draw);
+        let question =
+            one_of(draw, &["Which letter is this?", "What is the letter?", "Which letter or digit do you see?"]);
+        asked::sample(draw, self.name(), vec![Part::Image(image)], *question, letter)
+    }
+
+    fn is_correct(&self, sample: &Sample, answer: &str) -> bool {
+        asked::expected(sample) == answer.trim()
+    }
+
+    fn chance(&self) -> f64 {
+        1.0 / LETTERS.len() as f64
+    }
+}

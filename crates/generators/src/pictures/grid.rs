@@ -43,9 +43,7 @@ impl Generator for GridOfLetters {
 
     fn sample(&self, split: Split, draw: &mut Draw) -> Sample {
         let side = self.0.side;
-        let ink = draw.random::<[u8; 3]>();
-        let mut canvas = Canvas::new(side, background_for(draw, &[ink], 260.0));
-        let ink = if draw.random_bool(0.5) { printed::darkest(draw, &mut canvas, side) } else { ink };
+        let (mut canvas, ink) = printed::blank(side, draw);
         let (n, face) = (*one_of(draw, &COLUMNS), self.0.fonts.choose(split, draw));
         let height = side as f32 / n as f32 * draw.random_range(0.4..0.7);
         let mut letters = Vec::new();

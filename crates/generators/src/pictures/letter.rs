@@ -5,7 +5,6 @@ use std::sync::Arc;
 use rand::RngExt;
 
 use super::Options;
-use super::canvas::{Canvas, background_for};
 use super::printed;
 use crate::asked;
 use crate::choose::one_of;
@@ -25,9 +24,7 @@ impl Generator for Letter {
     fn sample(&self, split: Split, draw: &mut Draw) -> Sample {
         let letter = char::from(*one_of(draw, LETTERS)).to_string();
         let side = self.0.side as f32;
-        let ink = draw.random::<[u8; 3]>();
-        let mut canvas = Canvas::new(self.0.side, background_for(draw, &[ink], 260.0));
-        let ink = if draw.random_bool(0.5) { printed::darkest(draw, &mut canvas, self.0.side) } else { ink };
+        let (mut canvas, ink) = printed::blank(self.0.side, draw);
         let height = side * draw.random_range(0.2..0.6);
         let room = (side - height * 1.3) / 2.0;
         let centre = [(); 2].map(|()| side / 2.0 + draw.random_range(-room..=room));

@@ -7,7 +7,7 @@ use rand::seq::IndexedRandom;
 use tiny_skia::{Path, Transform};
 
 use super::Options;
-use super::canvas::{Canvas, background_for};
+use super::canvas::{Canvas, Rgb, background_for};
 use super::words::WORDS;
 use crate::asked;
 use crate::choose::one_of;
@@ -53,9 +53,7 @@ impl Generator for Printed {
 /// `lines`, one below the other, in a typeface of `split`.
 pub(crate) fn page(options: &Options, split: Split, lines: &[String], draw: &mut Draw) -> Image {
     let side = options.side as f32;
-    let ink = draw.random::<[u8; 3]>();
-    let mut canvas = Canvas::new(options.side, background_for(draw, &[ink], 260.0));
-    let ink = if draw.random_bool(0.5) { darkest(draw, &mut canvas, options.side) } else { ink };
+    let (mut canvas, ink) = blank(options.side, draw);
     let face = options.fonts.choose(split, draw);
     let paths: Vec<Path> = lines.iter().filter_map(|line| face.line(line, draw)).collect();
     let widest = paths.iter().map(|path| path.bounds().width()).fold(0.1, f32::max);
@@ -77,11 +75,14 @@ pub(crate) fn page(options: &Options, split: Split, lines: &[String], draw: &mut
     canvas.into_image(draw)
 }
 
-/// Black on white or nearly, as most print is.
-pub(super) fn darkest(draw: &mut Draw, canvas: &mut Canvas, side: usize) -> [u8; 3] {
-    let paper = draw.random_range(215..=255);
-    *canvas = Canvas::new(side, [paper; 3]);
-    [draw.random_range(0..50); 3]
+/// A page without print, and an ink that stands out on it: any two colours, or black on white and nearly, as most print is.
+pub(super) fn blank(side: usize, draw: &mut Draw) -> (Canvas, Rgb) {
+    let ink = draw.random::<[u8; 3]>();
+    let paper = background_for(draw, &[ink], 260.0);
+    if draw.random_bool(0.5) {
+        return (Canvas::new(side, [draw.random_range(215..=255); 3]), [draw.random_range(0..50); 3]);
+    }
+    (Canvas::new(side, paper), ink)
 }
 
 /// One or two lines of at most 12 letters.

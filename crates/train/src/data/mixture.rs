@@ -95,7 +95,8 @@ pub fn is_held_out(hash: u64, share: f64) -> bool {
 /// Rows of weighted sources.
 ///
 /// Choice k falls on a source by a random number that is a function of the seed and k. A file's rows come in blocks, each
-/// in an order that is a function of the seed, the source, the epoch and the block. Holds one block of each file.
+/// in an order that is a function of the seed, the source, the epoch and the block; a generator's begin at a number that is
+/// a function of the seed and the source. Holds one block of each file.
 pub struct Mixture {
     settings: MixtureSettings,
     fingerprint: u64,
@@ -106,7 +107,13 @@ pub struct Mixture {
 
 enum Cursor {
     File(Box<FileCursor>),
-    Generator { generator: Box<dyn Generator>, name: Arc<str>, taken: u64 },
+    /// Samples from number `first` on.
+    Generator {
+        generator: Box<dyn Generator>,
+        name: Arc<str>,
+        first: u64,
+        taken: u64,
+    },
 }
 
 impl Mixture {
@@ -136,7 +143,13 @@ impl Mixture {
             Source::File(path) => Cursor::File(Box::new(FileCursor::new(path, settings, number as u64))),
             Source::Generator(generator) => {
                 let name = format!("generator:{}", generator.name()).into();
-                Cursor::Generator { generator, name, taken: 0 }
+                // Another seed learns from other samples, or each stage and each run would repeat the first ones. What is held
+                // out stays the same, so that runs can be compared.
+                let first = match settings.split {
+                    Split::Train => random(settings.seed, number as u64, u64::MAX).next_u64() >> 1,
+                    Split::HeldOut => 0,
+                };
+                Cursor::Generator { generator, name, first, taken: 0 }
             }
         });
         Ok(Self { settings, fingerprint, drawn: 0, weights, cursors: cursors.collect() })
@@ -160,8 +173,8 @@ impl Mixture {
                         return Ok(row);
                     }
                 }
-                Cursor::Generator { generator, name, taken } => {
-                    let index = *taken;
+                Cursor::Generator { generator, name, first, taken } => {
+                    let index = *first + *taken;
                     *taken += 1;
                     if is_ours {
                         let sample = generator.at(self.settings.split, index);

@@ -3,14 +3,26 @@
 use std::arch::x86_64::*;
 
 use crate::amx::Amx;
+use crate::chains::{Chains, exchange};
 use crate::kernels::{Lanes, ROWS, RowGroups, compile_kernels};
 use crate::packing::BLOCK;
 use crate::simd::{Simd, Work};
 
-/// AVX-512 with VNNI, and tiles where there are some. A value exists only where [`detect`](Self::detect) found these.
+/// AVX-512 with VNNI. A value exists only where [`detect`](Self::detect) found it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Avx512 {
-    amx: Option<Amx>,
+    bf16: Bf16,
+}
+
+/// What multiplies pairs of bfloat16.
+#[derive(Debug, Clone, Copy)]
+enum Bf16 {
+    /// Multiply-adds of f32.
+    Lanes,
+    /// An instruction for them.
+    Chains(Chains),
+    /// Tiles.
+    Tiles(Amx),
 }
 
 impl Avx512 {
@@ -24,12 +36,17 @@ impl Avx512 {
             && is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
             && is_x86_feature_detected!("f16c");
-        found.then_some(Self { amx: None })
+        found.then_some(Self { bf16: Bf16::Lanes })
+    }
+
+    /// The same with the instruction for products of bfloat16.
+    pub(crate) fn with_chains(self) -> Option<Self> {
+        Chains::detect().map(|chains| Self { bf16: Bf16::Chains(chains) })
     }
 
     /// The same with tiles.
     pub(crate) fn with_tiles(self) -> Option<Self> {
-        Amx::detect().map(|amx| Self { amx: Some(amx) })
+        Amx::detect().map(|amx| Self { bf16: Bf16::Tiles(amx) })
     }
 }
 
@@ -37,9 +54,16 @@ compile_kernels! {
     Avx512, #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")];
 
     fn dot_pairs(&self, weights: RowGroups<'_>, x: &[u32], out: &mut [Lanes]) {
-        match self.amx {
-            Some(amx) => amx.dot_pairs(weights, x, out),
-            None => self.dot_pairs_in_lanes(weights, x, out),
+        match self.bf16 {
+            Bf16::Lanes => self.dot_pairs_in_lanes(weights, x, out),
+            Bf16::Chains(chains) => chains.dot_pairs(weights, x, out),
+            Bf16::Tiles(amx) => amx.dot_pairs(weights, x, out),
+        }
+    }
+
+    fn arrange(&self, width: usize, pairs: &mut [u32]) {
+        if let Bf16::Chains(_) = self.bf16 {
+            exchange(width, pairs);
         }
     }
 }

@@ -201,6 +201,7 @@ impl Cpu {
             self.pool.chunks(rows, n_pairs, GRAIN.div_ceil(n_in.max(1)), |i, out| {
                 let (x, factor) = row(i);
                 self.kernels.round_row(x, factor, out);
+                self.kernels.arrange(1, out);
             });
             return values;
         }

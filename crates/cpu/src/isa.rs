@@ -16,7 +16,10 @@ pub enum Isa {
     /// x86-64 with AVX-512 (F, BW, VL, DQ) and VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512,
-    /// The same with tiles (AMX) for products of bfloat16.
+    /// The same with an instruction for products of bfloat16.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
+    /// AVX-512 with tiles (AMX) for these.
     #[cfg(target_arch = "x86_64")]
     Amx,
     /// AArch64 with NEON.
@@ -36,6 +39,8 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         Self::Avx512,
         #[cfg(target_arch = "x86_64")]
+        Self::Avx512Bf16,
+        #[cfg(target_arch = "x86_64")]
         Self::Amx,
         #[cfg(target_arch = "aarch64")]
         Self::Neon,
@@ -51,6 +56,8 @@ impl Isa {
             Self::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => "avx512bf16",
             #[cfg(target_arch = "x86_64")]
             Self::Amx => "amx",
             #[cfg(target_arch = "aarch64")]
@@ -79,10 +86,13 @@ pub(crate) fn choose(limit: Option<Isa>) -> (Isa, Box<dyn Kernels>) {
     #[cfg(target_arch = "x86_64")]
     {
         if let Some(set) = crate::avx512::Avx512::detect().filter(|_| allowed(Isa::Avx512)) {
-            return match set.with_tiles().filter(|_| allowed(Isa::Amx)) {
-                Some(tiles) => (Isa::Amx, Box::new(tiles)),
-                None => (Isa::Avx512, Box::new(set)),
-            };
+            if let Some(set) = set.with_tiles().filter(|_| allowed(Isa::Amx)) {
+                return (Isa::Amx, Box::new(set));
+            }
+            if let Some(set) = set.with_chains().filter(|_| allowed(Isa::Avx512Bf16)) {
+                return (Isa::Avx512Bf16, Box::new(set));
+            }
+            return (Isa::Avx512, Box::new(set));
         }
         if let Some(set) = crate::avx2::Avx2::detect().filter(|_| allowed(Isa::Avx2)) {
             return (Isa::Avx2, Box::new(set));

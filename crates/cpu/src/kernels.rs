@@ -92,12 +92,17 @@ pub(crate) trait Kernels: Send + Sync {
     /// The products of row groups with rows of `x`; see [`dense::dot_dense`](crate::dense::dot_dense).
     fn dot_dense(&self, format: Dense, weights: RowGroups<'_>, x: &[f32], out: &mut [Lanes]);
 
-    /// The same for pairs of bfloat16; see [`pairs`](crate::pairs).
+    /// The same for pairs of bfloat16 that were [arranged](Self::arrange); see [`pairs`](crate::pairs).
     fn dot_pairs(&self, weights: RowGroups<'_>, x: &[u32], out: &mut [Lanes]) {
         self.dot_pairs_in_lanes(weights, x, out);
     }
 
-    /// [`dot_pairs`](Self::dot_pairs) as every set can do it.
+    /// Puts the packed pairs of `width` rows, which lie side by side, into this set's own order.
+    fn arrange(&self, width: usize, pairs: &mut [u32]) {
+        let _ = (width, pairs);
+    }
+
+    /// [`dot_pairs`](Self::dot_pairs) as every set can do it, of pairs in their first order.
     fn dot_pairs_in_lanes(&self, weights: RowGroups<'_>, x: &[u32], out: &mut [Lanes]);
 
     /// A row times a factor in pairs of bfloat16.

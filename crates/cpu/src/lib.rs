@@ -20,6 +20,8 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod chains;
 mod cores;
 mod dense;
 mod device;

@@ -232,6 +232,7 @@ fn in_bf16((pool, kernels): (&Pool, &dyn Kernels), source: &WeightSource, groups
         pool.chunks(bytemuck::cast_slice_mut(out), groups.stride() / size_of::<u32>(), 1, |group, out: &mut [u32]| {
             let rows = group * ROWS..n_out.min((group + 1) * ROWS);
             kernels.pack_group(&numbers.straight(), rows, n_in, out);
+            kernels.arrange(ROWS, out);
         });
     }
     Ok(Store::Owned(out))

@@ -7,6 +7,7 @@
 //!
 //! Two neighbouring inputs are a pair: the even one in the lower half of a `u32`. Weights lie in row groups: pair 0 of
 //! each of a group's rows, then pair 1 of each. Rows lie one after another. Both are padded with zeros to whole blocks.
+//! An instruction set may have them [arranged](crate::kernels::Kernels::arrange) in another order.
 
 use std::ops::Range;
 
@@ -16,7 +17,7 @@ use crate::product::Strided;
 /// Inputs of two chains.
 pub(crate) const BLOCK: usize = 32;
 /// Pairs of a block.
-const PAIRS: usize = BLOCK / 2;
+pub(crate) const PAIRS: usize = BLOCK / 2;
 /// Rows whose sums stay in registers together.
 const COLUMNS: usize = 4;
 /// Rows that may be read behind the last one, whatever they hold.

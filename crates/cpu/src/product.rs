@@ -311,7 +311,9 @@ impl Piece<'_, '_> {
             Layout::Tiles(_) => matrix.pack(kernels, rows, self.width(), out),
             Layout::Pairs => {
                 let pack = if self.is_group { Kernels::pack_group } else { Kernels::pack_rows };
-                pack(kernels, matrix, rows, *k, bytemuck::cast_slice_mut(out));
+                let out = bytemuck::cast_slice_mut(out);
+                pack(kernels, matrix, rows, *k, out);
+                kernels.arrange(if self.is_group { ROWS } else { 1 }, out);
             }
         }
     }

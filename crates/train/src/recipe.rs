@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::TrainError;
+use crate::data::{Turns, Weighting};
 use crate::optim::{AdamW, Muon, Scale, Settings};
 use crate::schedule::{Schedule, Shape};
 use crate::shape::{HEAD_LEN, ModelShape, Towers};
@@ -101,6 +102,12 @@ pub struct DataRecipe {
     /// The share of files' rows that is only measured.
     #[serde(default = "default_held_out")]
     pub held_out: f64,
+    /// Which turns of a conversation are learnt from one sequence, if the model is to think.
+    #[serde(default)]
+    pub turns: Turns,
+    /// What tokens of long and of short answers count.
+    #[serde(default)]
+    pub weighting: Weighting,
     /// A folder of outline fonts that pictures are printed in, beside the two that are always there.
     pub fonts: Option<PathBuf>,
     /// A folder of pictures that are called what they show.
@@ -148,6 +155,8 @@ impl Default for DataRecipe {
             sources: Vec::new(),
             length: default_length(),
             held_out: default_held_out(),
+            turns: Turns::default(),
+            weighting: Weighting::default(),
             fonts: None,
             icons: None,
             prose: Vec::new(),

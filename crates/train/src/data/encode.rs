@@ -6,6 +6,7 @@ use engine::media::audio::{Clip, ClipConfig, Resampler};
 use engine::media::{Extent, Media as Prepared, Rgb, Size, TileConfig, audio, decode, preprocess};
 use engine::{Encoded as Laid, Known, Layout, Limits, content};
 use llama::Input;
+use serde::Deserialize;
 use tokenizer::{ChatFormat, Ending, Message, Role, Segment, Tokenizer, encode_segments};
 
 use super::row::{At, Conversation, Kind, Medium, Row};
@@ -31,6 +32,47 @@ pub struct Markers {
     pub end: Vec<u32>,
 }
 
+/// Which turns of a conversation a model that thinks learns from one sequence.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Turns {
+    /// None: each is learnt behind the very prompt that a server would write.
+    #[default]
+    Apart,
+    /// All of a conversation without thoughts, each behind an empty block. A server writes earlier turns without one, but
+    /// what is asked of one picture is then learnt for one picture's price.
+    Together,
+}
+
+/// What each token of an answer counts beside those of longer and shorter ones. The weights of each learnt turn, and of
+/// each document, add up to what is said here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Weighting {
+    /// To their number: all tokens count the same, and an answer of one word next to nothing beside a page.
+    #[default]
+    Token,
+    /// To its square root.
+    Square,
+    /// To 1: all answers count the same.
+    Sample,
+}
+
+impl Weighting {
+    /// Scales the weights of each run of tokens that are learnt.
+    fn apply(self, weights: &mut [f32]) {
+        for run in weights.split_mut(|weight| *weight == 0.0) {
+            let n = run.len() as f32;
+            let scale = match self {
+                Self::Token => 1.0,
+                Self::Square => n.sqrt().recip(),
+                Self::Sample => n.recip(),
+            };
+            run.iter_mut().for_each(|weight| *weight *= scale);
+        }
+    }
+}
+
 /// Turns rows into sequences.
 ///
 /// A document is its beginning's token, its text, and its end's token, and all of it but the first is learnt. Of a
@@ -38,9 +80,9 @@ pub struct Markers {
 /// that ends the turn.
 ///
 /// A model that thinks does not see the thoughts of earlier turns, so each of its turns is a sequence of its own, behind
-/// the very prompt that a server would write. Where a turn has no thoughts an empty block stands before it, which is
-/// read and not learnt: it is the prompt's way to say that there shall be none. A model without markers learns all
-/// turns from one sequence.
+/// the very prompt that a server would write, unless [`turns`](Self::turns) says otherwise. Where a turn has no thoughts an
+/// empty block stands before it, which is read and not learnt: it is the prompt's way to say that there shall be none. A
+/// model without markers learns all turns from one sequence.
 #[derive(Debug)]
 pub struct Encoder {
     /// Text to tokens.
@@ -53,6 +95,10 @@ pub struct Encoder {
     pub senses: Senses,
     /// Bounds on texts, images and clips.
     pub limits: Limits,
+    /// Which turns are learnt from one sequence, if the model is to think.
+    pub turns: Turns,
+    /// What tokens of documents and of assistants' turns count. Those of pairs count the same.
+    pub weighting: Weighting,
 }
 
 /// What must not be torn apart.
@@ -101,6 +147,17 @@ impl Encoder {
     /// # Errors
     /// The field that can not be used, and why.
     pub fn encode(&self, row: &Row, cut: usize) -> Result<Encoded, String> {
+        let mut encoded = self.encode_evenly(row, cut)?;
+        for unit in &mut encoded.units {
+            if let Unit::One(sequence) = unit {
+                self.weighting.apply(&mut sequence.weights);
+            }
+        }
+        Ok(encoded)
+    }
+
+    /// [`encode`](Self::encode) with weights of 1.
+    fn encode_evenly(&self, row: &Row, cut: usize) -> Result<Encoded, String> {
         let mut encoded = Encoded::default();
         match row {
             Row::Document(text) => {
@@ -166,15 +223,22 @@ impl Encoder {
         }
         let is_turn = |i: &usize| messages.get(*i).is_some_and(|message| message.role == Role::Assistant);
         let turns = (conversation.n_given..messages.len()).filter(is_turn);
+        let thinks = |message: &Message| message.reasoning.as_ref().is_some_and(|thoughts| !thoughts.is_empty());
+        let is_apart = self.markers.is_some() && (self.turns == Turns::Apart || messages.iter().any(thinks));
         // A template of another model may write earlier turns differently, or run them together with its own text.
-        if self.markers.is_some() || matches!(self.format, Some(ChatFormat::Template(_))) {
+        if is_apart || matches!(self.format, Some(ChatFormat::Template(_))) {
             return Ok(Box::new(turns.map(move |turn| {
                 let mut known = messages[..=turn].to_vec();
                 self.write_thoughts(&mut known, turn);
                 self.turn(&known, conversation)
             })));
         }
-        let segments = self.render(messages, conversation, Ending::Message)?;
+        let mut messages = messages.clone();
+        if self.markers.is_some() {
+            let turns = messages.iter_mut().filter(|message| message.role == Role::Assistant);
+            turns.for_each(|message| message.reasoning = Some(String::new()));
+        }
+        let segments = self.render(&messages, conversation, Ending::Message)?;
         let mut learnt = Vec::new();
         for turn in turns {
             learnt.extend(self.turn(&messages[..=turn], conversation)?.learnt);

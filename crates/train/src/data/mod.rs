@@ -17,7 +17,7 @@ mod vocabulary;
 mod wire;
 
 pub use contamination::{Benchmarks, Contamination, N_WORDS, Overlap};
-pub use encode::{Encoded, Encoder, Markers, Senses, Unit, clip, image};
+pub use encode::{Encoded, Encoder, Markers, Senses, Turns, Unit, Weighting, clip, image};
 pub use error::{DataError, Place};
 pub use feed::{Feed, FeedSettings, FeedState, Given, Step, held_out};
 pub use makers::{Makers, sentences};

@@ -7,7 +7,7 @@ use engine::media::{TileConfig, TileSettings};
 use engine::{Layout, Limits};
 use llama::Input;
 use tokenizer::{AudioIds, ChatFormat, ChatTemplate, ImageIds, Message, Role};
-use train::data::{Conversation, Encoder, Row, Senses, Unit};
+use train::data::{Conversation, Encoder, Row, Senses, Turns, Unit, Weighting};
 use train::{Media, Sequence};
 
 use super::{Thinks, encoder, file, prose, rows, tokenizer};
@@ -83,6 +83,44 @@ fn a_model_that_thinks_learns_each_turn_behind_the_prompt_that_a_server_writes()
     // The thoughts of the earlier turn are forgotten; the empty block is there and not learnt.
     let text = [front, turn("assistant", "1"), turn("user", "<|eot|>Two?"), turn("assistant", &(block("") + "2"))];
     assert_eq!(spelled(&encoder, second), (text.concat(), "2<|eot|>".into()));
+    Ok(())
+}
+
+#[test]
+fn turns_together_are_one_sequence_with_an_empty_block_before_each_unless_there_are_thoughts() -> Result<()> {
+    let encoder = Encoder { turns: Turns::Together, ..encoder(Senses::default(), Thinks::Yes)? };
+    assert_eq!(sequences(&encoder, &talk(), 1000)?.len(), 2);
+    let Row::Conversation(mut conversation) = talk() else { anyhow::bail!("a conversation") };
+    conversation.messages.iter_mut().for_each(|message| message.reasoning = None);
+    let all = sequences(&encoder, &Row::Conversation(conversation), 1000)?;
+    let [sequence] = all.as_slice() else { anyhow::bail!("{} sequences", all.len()) };
+    let block = "<|reasoning_thinking_start|><|reasoning_thinking_end|>";
+    let front = format!("<|begin_of_text|>{}{}", turn("system", "Be brief."), turn("user", "One?"));
+    let first = turn("assistant", &format!("{block}1"));
+    let text = [front, first, turn("user", "<|eot|>Two?"), turn("assistant", &format!("{block}2"))].concat();
+    assert_eq!(spelled(&encoder, sequence), (text, "1<|eot|>2<|eot|>".into()));
+    Ok(())
+}
+
+#[test]
+fn answers_count_as_their_length_its_root_or_all_the_same() -> Result<()> {
+    let talk = [("One?", "1"), ("And then?", "one two three four five six seven")]
+        .map(|(question, answer)| [Message::text(Role::User, question), Message::text(Role::Assistant, answer)]);
+    let messages = talk.concat();
+    let row = Row::Conversation(Conversation { messages, ..Conversation::default() });
+    for (weighting, of) in
+        [(Weighting::Token, (|n| n) as fn(f32) -> f32), (Weighting::Square, f32::sqrt), (Weighting::Sample, |_| 1.0)]
+    {
+        let encoder = Encoder { weighting, ..encoder(Senses::default(), Thinks::No)? };
+        let all = sequences(&encoder, &row, 1000)?;
+        let sequence = all.first().context("a sequence")?;
+        let runs = sequence.weights.split(|weight| *weight == 0.0).filter(|run| !run.is_empty());
+        let runs: Vec<(usize, f32)> = runs.map(|run| (run.len(), run.iter().sum())).collect();
+        assert!(runs.len() == 2 && runs[1].0 > runs[0].0, "{runs:?}");
+        for (n, sum) in runs {
+            assert!((sum - of(n as f32)).abs() < 1e-5, "{weighting:?}: {n} tokens count {sum}");
+        }
+    }
     Ok(())
 }
 
@@ -192,7 +230,7 @@ fn a_template_that_runs_on_into_the_answer_is_parted_where_the_prompt_ends() -> 
     let tokenizer = tokenizer()?;
     let template = ChatTemplate::new(source, &tokenizer)?;
     let format = Some(ChatFormat::Template(Box::new(template)));
-    let encoder = Encoder { tokenizer, format, markers: None, senses: Senses::default(), limits: Limits::default() };
+    let encoder = Encoder { tokenizer, format, markers: None, ..encoder(Senses::default(), Thinks::No)? };
     let all = sequences(&encoder, &talk(), 1000)?;
     let learnt: Vec<String> = all.iter().map(|sequence| spelled(&encoder, sequence).1).collect();
     assert_eq!(learnt, ["1<|eom|>", "2<|eom|>"]);

@@ -43,7 +43,8 @@ fn encoder(senses: Senses, thinks: Thinks) -> Result<Encoder> {
         Thinks::No => (chat, None),
     };
     let limits = engine::Limits::default();
-    Ok(Encoder { tokenizer, format: Some(ChatFormat::Llama4(chat)), markers, senses, limits })
+    let (turns, weighting) = Default::default();
+    Ok(Encoder { tokenizer, format: Some(ChatFormat::Llama4(chat)), markers, senses, limits, turns, weighting })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -203,7 +203,7 @@ impl Data<'_> {
         }
         let mixture = Mixture::new(ingredients, settings)?;
         let settings = FeedSettings { rows: self.recipe.run.tokens, cut: data.length, window: WINDOW };
-        let encoder = model::encoder(self.template)?;
+        let encoder = Encoder { turns: data.turns, weighting: data.weighting, ..model::encoder(self.template)? };
         let again = stage.sources.iter().map(|source| self.open(source)).collect::<Result<Vec<_>>>()?;
         let sources = again.into_iter().flatten();
         let measured = measured(sources, (seed, data.held_out), &encoder, (data.length, MEASURED))?;

@@ -74,6 +74,7 @@ def shown(row, line, bar):
     """A line of the table."""
     against = line.get("against")
     what = f"{row}, {line['test']} {line['tokens']}" + (f", {line['batch']} together" if line["batch"] > 1 else "")
+    what += ", maps in eight bits" if line.get("weights") == "q8_0" else ""
     ratio, share = bar or (None, None)
     wanted = []
     if ratio is not None:
@@ -123,7 +124,8 @@ def main():
             import vision
             bars = {("tile", 1): IMAGE_BAR}
             folder = arguments.models / "vision-tower"
-            lines = [vision.measure(folder, arguments.puna, arguments.threads, arguments.runs, arguments.dtype)]
+            own = vars(arguments) | {"folder": folder}
+            lines = [vision.measure(argparse.Namespace(**own, weights=weights)) for weights in ("stored", "q8_0")]
         else:
             file, extra, bars = ROWS[row]
             model = arguments.models / file

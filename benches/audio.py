@@ -111,7 +111,7 @@ def measure(arguments):
     import transformers
     engine = f"transformers {transformers.__version__}, torch {peer.torch.__version__}, {arguments.dtype}"
     flags = ["--audio-clip", "--audio-weights", arguments.weights]
-    row = tower.alternated(arguments, flags, peer.run, engine)
+    row = tower.alternated(arguments, arguments.folder, flags, peer.run, engine)
     return {"test": "clip", "seconds": SECONDS, "weights": arguments.weights, **row}
 
 

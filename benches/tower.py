@@ -26,11 +26,12 @@ def puna(binary, folder, flags, threads):
     return json.loads(done.stdout.splitlines()[0])
 
 
-def alternated(arguments, flags, seconds, engine):
-    """What rows of results have in common: puna's runs, and those of a peer, `seconds` of which warm up before they count."""
+def alternated(arguments, model, flags, seconds, engine):
+    """What rows of results have in common: puna's runs of `model`, and those of a peer, `seconds` of which warm up before they
+    count."""
     lines, theirs = [], []
     for _ in range(arguments.runs):
-        lines.append(puna(arguments.puna, arguments.folder, flags, arguments.threads))
+        lines.append(puna(arguments.puna, model, flags, arguments.threads))
         seconds()
         theirs.append(seconds())
     ours = [line["runs_s"][0] for line in lines]

@@ -4,13 +4,12 @@
 use std::sync::Arc;
 
 use rand::RngExt;
-use tiny_skia::Transform;
 
 use super::Options;
 use super::canvas::{Canvas, background_for, jittered};
 use super::letter::LETTERS;
 use super::printed;
-use super::scene::{COLOURS, SHAPES, index_of, outline};
+use super::scene::{self, COLOURS, SHAPES, index_of};
 use crate::asked::{self, words_of};
 use crate::choose::one_of;
 use crate::{Draw, Generator, Part, Sample, Split};
@@ -80,12 +79,7 @@ impl Generator for GridOfShapes {
         let mut canvas = Canvas::new(side, background_for(draw, &paints, 170.0));
         for ((cell, [shape, _]), paint) in cells(side, n, 0.05, draw).into_iter().zip(&things).zip(&paints) {
             let radius = side as f32 / n as f32 * draw.random_range(0.28..0.44);
-            let place = Transform::from_scale(radius, radius)
-                .post_rotate(draw.random_range(-9.0..9.0))
-                .post_translate(cell.0, cell.1);
-            if let Some(path) = outline(SHAPES[*shape].0) {
-                canvas.fill(&path, place, *paint);
-            }
+            scene::paint(&mut canvas, *shape, (cell, radius), *paint, draw);
         }
         let image = canvas.into_image(draw);
         let (asked, what) = *one_of(draw, &[("shapes", 0), ("colours", 1), ("colours and shapes", 2)]);

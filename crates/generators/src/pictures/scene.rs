@@ -114,14 +114,19 @@ impl Scene {
             let radius = cell * [0.25, 0.44][thing.size] * draw.random_range(0.94..1.06);
             let stray = cell * if thing.size == 0 { 0.12 } else { 0.05 };
             let mut at = |index: usize| (index as f32 + 0.5) * cell + draw.random_range(-stray..stray);
-            let (x, y) = (at(thing.cell % 3), at(thing.cell / 3));
-            let turn = draw.random_range(-9.0..9.0);
-            let place = Transform::from_scale(radius, radius).post_rotate(turn).post_translate(x, y);
-            if let Some(path) = outline(SHAPES[thing.shape].0) {
-                canvas.fill(&path, place, colour);
-            }
+            let at = (at(thing.cell % 3), at(thing.cell / 3));
+            paint(&mut canvas, thing.shape, (at, radius), colour, draw);
         }
         canvas.into_image(draw)
+    }
+}
+
+/// Paints a shape of a `radius` in a place, turned a little.
+pub(crate) fn paint(canvas: &mut Canvas, shape: usize, ((x, y), radius): ((f32, f32), f32), colour: Rgb, draw: &mut Draw) {
+    let turn = draw.random_range(-9.0..9.0);
+    let place = Transform::from_scale(radius, radius).post_rotate(turn).post_translate(x, y);
+    if let Some(path) = outline(SHAPES[shape].0) {
+        canvas.fill(&path, place, colour);
     }
 }
 

@@ -80,7 +80,7 @@ pub struct MixtureState {
 struct Position {
     /// How often a file was read to its end.
     epoch: u64,
-    /// Rows of the file before the block that is shuffled.
+    /// Rows of the file before the block that is shuffled, or the number of the generator's first sample.
     begin: u64,
     /// Rows taken of the block, or samples taken of the generator.
     taken: u64,
@@ -189,7 +189,7 @@ impl Mixture {
     pub fn state(&self) -> MixtureState {
         let position = |cursor: &Cursor| match cursor {
             Cursor::File(file) => file.position,
-            Cursor::Generator { taken, .. } => Position { taken: *taken, ..Position::default() },
+            Cursor::Generator { first, taken, .. } => Position { epoch: 0, begin: *first, taken: *taken },
         };
         let positions = self.cursors.iter().map(position).collect();
         MixtureState { fingerprint: self.fingerprint, drawn: self.drawn, positions }
@@ -209,7 +209,7 @@ impl Mixture {
         for (cursor, position) in self.cursors.iter_mut().zip(&state.positions) {
             match cursor {
                 Cursor::File(file) => file.seek(*position)?,
-                Cursor::Generator { taken, .. } => *taken = position.taken,
+                Cursor::Generator { first, taken, .. } => (*first, *taken) = (position.begin, position.taken),
             }
         }
         Ok(())

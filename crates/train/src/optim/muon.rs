@@ -127,9 +127,9 @@ fn orthogonalize_wide(mut x: Vec<f32>, rows: usize, product: &Product) -> Vec<f3
     let (mut gram, mut square) = (vec![0.0; rows * rows], vec![0.0; rows * rows]);
     let mut turned = vec![0.0; x.len()];
     for _ in 0..N_ITERATIONS {
-        products_of_rows(&x, columns, product, &mut gram);
+        gram_matrix(&x, columns, product, &mut gram);
         // The Gram matrix is its own transpose, so this is its square, and it stands for either factor.
-        products_of_rows(&gram, rows, product, &mut square);
+        gram_matrix(&gram, rows, product, &mut square);
         for (gram, square) in gram.iter_mut().zip(&square) {
             *gram = b * *gram + c * square;
         }
@@ -146,7 +146,7 @@ const BAND: usize = 64;
 
 /// The products of the rows of `x`, each `columns` long, with each other. That of two rows is the same in either order, to
 /// the bit, so only one of the two is computed.
-fn products_of_rows(x: &[f32], columns: usize, product: &Product, out: &mut [f32]) {
+fn gram_matrix(x: &[f32], columns: usize, product: &Product, out: &mut [f32]) {
     let rows = x.len() / columns;
     let mut band = vec![0.0; BAND.min(rows) * rows];
     for first in (0..rows).step_by(BAND) {

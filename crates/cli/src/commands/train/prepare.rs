@@ -168,14 +168,14 @@ fn compute(device: &DeviceArguments, precision: Precision) -> Compute {
     let threads = Threads::new(device.threads());
     let dev = device.alone(precision);
     let product = move |a: &[f32], b: Right<'_>, k: usize, out: &mut [f32]| {
-        let rows = |values| Strided { values, row: k, column: 1 };
-        let (n, right) = match b {
-            Right::Plain(b) => (b.len() / k, Strided { values: b, row: 1, column: b.len() / k }),
-            Right::Turned(b) => (b.len() / k, rows(b)),
+        let left = Strided { values: a, row: k, column: 1 };
+        let right = match b {
+            Right::Plain(b) => Strided { values: b, row: 1, column: b.len() / k },
+            Right::Turned(b) => Strided { values: b, row: k, column: 1 },
         };
-        let shape = [a.len() / k, n, k];
+        let shape = [a.len() / k, right.values.len() / k, k];
         // Shapes that the device refuses, none of which Muon has, are the plain product's.
-        if dev.product(out, shape, rows(a), right, Write::Set).is_err() {
+        if dev.product(out, shape, left, right, Write::Set).is_err() {
             plain_product(a, b, k, out);
         }
     };

@@ -41,6 +41,7 @@ decay = 0.4
 steps = {steps}
 tokens = 4096
 rows = 4096
+precision = "bf16"
 evaluate_every = {steps}
 """
 

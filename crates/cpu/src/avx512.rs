@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use crate::amx::Amx;
-use crate::chains::{Chains, exchange};
+use crate::chains::Chains;
 use crate::kernels::{Lanes, ROWS, RowGroups, compile_kernels};
 use crate::packing::BLOCK;
 use crate::simd::{Simd, Work};
@@ -62,8 +62,8 @@ compile_kernels! {
     }
 
     fn arrange(&self, width: usize, pairs: &mut [u32]) {
-        if let Bf16::Chains(_) = self.bf16 {
-            exchange(width, pairs);
+        if let Bf16::Chains(chains) = self.bf16 {
+            chains.arrange(width, pairs);
         }
     }
 }

@@ -24,18 +24,28 @@ impl Chains {
         is_x86_feature_detected!("avx512bf16").then_some(Self(()))
     }
 
-    /// [`pairs::dot_pairs_in_lanes`] of pairs that were [`exchange`]d.
+    /// Lets neighbouring pairs of each of `width` rows, 1 or [`ROWS`], which lie side by side, exchange a half.
+    pub(crate) fn arrange(self, width: usize, pairs: &mut [u32]) {
+        // SAFETY: `self` says that the processor has the instruction, and with it AVX-512.
+        unsafe {
+            match width {
+                ROWS => exchange::<ROWS>(pairs),
+                _ => exchange::<1>(pairs),
+            }
+        }
+    }
+
+    /// [`pairs::dot_pairs_in_lanes`] of pairs that were [arranged](Self::arrange).
     pub(crate) fn dot_pairs(self, weights: RowGroups<'_>, x: &[u32], out: &mut [Lanes]) {
         // SAFETY: `self` says that the processor has the instruction, and with it AVX-512.
         unsafe { dot_pairs(weights, x, out) }
     }
 }
 
-/// Lets neighbouring pairs of each of `width` rows, which lie side by side, exchange a half.
-#[inline(always)]
-pub(crate) fn exchange(width: usize, pairs: &mut [u32]) {
-    for two in pairs.chunks_exact_mut(2 * width) {
-        let (first, second) = two.split_at_mut(width);
+/// [`Chains::arrange`] for `WIDTH` rows.
+#[target_feature(enable = "avx512f")]
+fn exchange<const WIDTH: usize>(pairs: &mut [u32]) {
+    for [first, second] in pairs.as_chunks_mut::<WIDTH>().0.as_chunks_mut::<2>().0 {
         for (first, second) in first.iter_mut().zip(second) {
             let evens = *first << 16 | *second & 0xffff;
             let odds = *first & 0xffff_0000 | *second >> 16;

@@ -97,7 +97,7 @@ pub(crate) trait Kernels: Send + Sync {
         self.dot_pairs_in_lanes(weights, x, out);
     }
 
-    /// Puts the packed pairs of `width` rows, which lie side by side, into this set's own order.
+    /// Puts the packed pairs of `width` rows, 1 or [`ROWS`], which lie side by side, into this set's own order.
     fn arrange(&self, width: usize, pairs: &mut [u32]) {
         let _ = (width, pairs);
     }

@@ -5,7 +5,7 @@
 use std::num::NonZeroUsize;
 
 use cpu::{Cpu, CpuOptions, Isa, Precision, Product, Strided, Write};
-use tensor::{DENSE_BLOCK, OpError};
+use tensor::{DENSE_BLOCK, Device, OpError, WeightSource};
 
 /// Zero, one, primes, powers of two and their neighbours; two go beyond a block of rows and one of inputs.
 const SIZES: [[usize; 3]; 20] = [
@@ -140,6 +140,22 @@ fn a_product_has_the_bits_of_its_definition_wherever_its_operands_lie() {
 #[test]
 fn in_bfloat16_too() {
     has_the_bits_of(bf16_product, Precision::Bf16);
+}
+
+/// Weights are packed once and rows for each step, by other code than operands of a product.
+#[test]
+fn linear_in_bfloat16_has_the_same_bits() {
+    let devices = devices(Precision::Bf16);
+    for (i, [m, n, k]) in SIZES.into_iter().filter(|[m, n, k]| m * n * k > 0).enumerate() {
+        let (a, b) = (Matrix::new(i as u64 + 1, m, k, 0), Matrix::new(i as u64 + 100, n, k, 0));
+        let mut want = vec![0.0; m * n];
+        bf16_product(&mut want, [m, n, k], &a, &b, Write::Set);
+        for cpu in &devices {
+            let w = cpu.matrix(&[WeightSource::from_f32(&b.values, n, k).unwrap()]).unwrap();
+            let y = cpu.linear(&w, None, &cpu.upload(&a.values, k).unwrap()).unwrap();
+            assert_same(&cpu.download(&y), &want, &format!("{cpu:?} [{m}, {n}, {k}]"));
+        }
+    }
 }
 
 fn has_the_bits_of(product: fn(&mut [f32], [usize; 3], &Matrix, &Matrix, Write), precision: Precision) {

@@ -122,7 +122,13 @@ impl Scene {
 }
 
 /// Paints a shape of a `radius` in a place, turned a little.
-pub(crate) fn paint(canvas: &mut Canvas, shape: usize, ((x, y), radius): ((f32, f32), f32), colour: Rgb, draw: &mut Draw) {
+pub(crate) fn paint(
+    canvas: &mut Canvas,
+    shape: usize,
+    ((x, y), radius): ((f32, f32), f32),
+    colour: Rgb,
+    draw: &mut Draw,
+) {
     let turn = draw.random_range(-9.0..9.0);
     let place = Transform::from_scale(radius, radius).post_rotate(turn).post_translate(x, y);
     if let Some(path) = outline(SHAPES[shape].0) {

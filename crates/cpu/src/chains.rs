@@ -94,7 +94,8 @@ unsafe fn tile(w: [*const u32; GROUPS], x: [*const u32; COLUMNS], n_pairs: usize
                         unsafe {
                             let w = _mm512_loadu_si512(w[r].add((p + half) * ROWS).cast());
                             let x = _mm512_set1_epi32(x[n].add(p + half).read().cast_signed());
-                            let (w, x) = (std::mem::transmute::<__m512i, __m512bh>(w), std::mem::transmute(x));
+                            let w = std::mem::transmute::<__m512i, __m512bh>(w);
+                            let x = std::mem::transmute::<__m512i, __m512bh>(x);
                             chains[r][n] = _mm512_dpbf16_ps(chains[r][n], w, x);
                         }
                     }

@@ -80,7 +80,7 @@ impl Weighting {
 /// that ends the turn.
 ///
 /// A model that thinks does not see the thoughts of earlier turns, so each of its turns is a sequence of its own, behind
-/// the very prompt that a server would write, unless [`turns`](Self::turns) says otherwise. Where a turn has no thoughts an
+/// the very prompt that a server would write, unless [`Turns`] says otherwise. Where a turn has no thoughts an
 /// empty block stands before it, which is read and not learnt: it is the prompt's way to say that there shall be none. A
 /// model without markers learns all turns from one sequence.
 #[derive(Debug)]

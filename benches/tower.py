@@ -45,17 +45,16 @@ def alternated(arguments, model, flags, seconds, engine):
     }
 
 
-def main(doc, measure, dtype, own=lambda parser: None):
-    """Reads the command line of a program with this docstring, and prints and writes what it measures; `own` adds the
-    program's own arguments."""
+def main(doc, measure, dtype):
+    """Reads the command line of a program with this docstring, and prints and writes what it measures."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--puna", default=ROOT / "target/release/puna")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=dtype)
+    parser.add_argument("--weights", choices=("stored", "q8_0"), default="stored")
     parser.add_argument("--out", type=pathlib.Path)
-    own(parser)
     arguments = parser.parse_args()
     row = measure(arguments)
     print(json.dumps(row))

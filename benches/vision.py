@@ -138,5 +138,4 @@ def measure(arguments):
 
 
 if __name__ == "__main__":
-    weights_flag = lambda parser: parser.add_argument("--weights", choices=("stored", "q8_0"), default="stored")
-    tower.main(__doc__, measure, None, weights_flag)
+    tower.main(__doc__, measure, None)

@@ -447,8 +447,7 @@ pub fn encoder(checkpoint: &Checkpoint) -> Result<train::data::Encoder> {
         .map(|known| train::data::Markers { start: known.markers.start.clone(), end: known.markers.end.clone() });
     let senses = Senses::of(checkpoint, &tokenizer)?;
     let senses = train::data::Senses { layout: senses.layout(), tiles: senses.tiles, clips: senses.clips };
-    let (turns, weighting) = Default::default();
-    Ok(train::data::Encoder { tokenizer, format, markers, senses, limits: Limits::default(), turns, weighting })
+    Ok(train::data::Encoder { markers, senses, ..train::data::Encoder::new(tokenizer, format) })
 }
 
 /// Tokens that end an answer: the config's, the generation config's and the tokenizer's own.

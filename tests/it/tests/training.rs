@@ -101,10 +101,7 @@ fn run(folder: &Path) -> Result<Run<Cpu, Disk>> {
     let encoder = || -> Result<Encoder> {
         let tokenizer = Tokenizer::from_ranks("ranks", &ranks, SpecialTokens::llama4())?;
         let format = ChatFormat::Llama4(Llama4Chat::new(&tokenizer)?);
-        let senses = train::data::Senses::default();
-        let (turns, weighting) = Default::default();
-        let limits = engine::Limits::default();
-        Ok(Encoder { tokenizer, format: Some(format), markers: None, senses, limits, turns, weighting })
+        Ok(Encoder::new(tokenizer, Some(format)))
     };
     let stage = |name: &str, sources: Vec<Source>, steps: u64, begins: &'static str| -> Result<Stage> {
         let ingredients = sources.into_iter().map(|source| Ingredient { source, weight: 1.0 }).collect();

@@ -141,6 +141,19 @@ struct Marked {
 }
 
 impl Encoder {
+    /// One for text alone and a model that does not think, with the limits and weights of default.
+    pub fn new(tokenizer: Tokenizer, format: Option<ChatFormat>) -> Self {
+        Self {
+            tokenizer,
+            format,
+            markers: None,
+            senses: Senses::default(),
+            limits: Limits::default(),
+            turns: Turns::default(),
+            weighting: Weighting::default(),
+        }
+    }
+
     /// Encodes a row into sequences of at most `cut` positions. Documents are cut into pieces of that; of a conversation
     /// the front stays as far as it goes; a pair that is longer is left out.
     ///

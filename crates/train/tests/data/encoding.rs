@@ -230,7 +230,7 @@ fn a_template_that_runs_on_into_the_answer_is_parted_where_the_prompt_ends() -> 
     let tokenizer = tokenizer()?;
     let template = ChatTemplate::new(source, &tokenizer)?;
     let format = Some(ChatFormat::Template(Box::new(template)));
-    let encoder = Encoder { tokenizer, format, markers: None, ..encoder(Senses::default(), Thinks::No)? };
+    let encoder = Encoder::new(tokenizer, format);
     let all = sequences(&encoder, &talk(), 1000)?;
     let learnt: Vec<String> = all.iter().map(|sequence| spelled(&encoder, sequence).1).collect();
     assert_eq!(learnt, ["1<|eom|>", "2<|eom|>"]);

@@ -42,9 +42,7 @@ fn encoder(senses: Senses, thinks: Thinks) -> Result<Encoder> {
         Thinks::Yes => (chat.with_markers(start.clone(), end.clone()), Some(Markers { start, end })),
         Thinks::No => (chat, None),
     };
-    let limits = engine::Limits::default();
-    let (turns, weighting) = Default::default();
-    Ok(Encoder { tokenizer, format: Some(ChatFormat::Llama4(chat)), markers, senses, limits, turns, weighting })
+    Ok(Encoder { markers, senses, ..Encoder::new(tokenizer, Some(ChatFormat::Llama4(chat))) })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

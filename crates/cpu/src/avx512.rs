@@ -6,6 +6,7 @@ use crate::amx::Amx;
 use crate::chains::Chains;
 use crate::kernels::{Lanes, ROWS, RowGroups, compile_kernels};
 use crate::packing::BLOCK;
+use crate::pairs::Operand;
 use crate::simd::{Simd, Work};
 
 /// AVX-512 with VNNI. A value exists only where [`detect`](Self::detect) found it.
@@ -61,9 +62,10 @@ compile_kernels! {
         }
     }
 
-    fn arrange(&self, width: usize, pairs: &mut [u32]) {
-        if let Bf16::Chains(chains) = self.bf16 {
-            chains.arrange(width, pairs);
+    fn pack_pairs(&self, operand: &Operand<'_>, out: &mut [u32]) {
+        match self.bf16 {
+            Bf16::Chains(chains) => chains.pack(operand, out),
+            Bf16::Lanes | Bf16::Tiles(_) => self.pack_in_order(operand, out),
         }
     }
 }

@@ -14,9 +14,10 @@ use crate::experts::{ExpertStats, Experts};
 use crate::isa::{self, Isa};
 use crate::kernels::{Kernels, TILE};
 use crate::linear::{self, Epilogue, Input, Segment};
-use crate::pairs;
+use crate::pairs::{self, Operand};
 use crate::panel::Panel;
 use crate::pool::{Disjoint, Pool};
+use crate::product::Strided;
 use crate::values::Values;
 use crate::{Matrix, Pages, Routing, Table, Tensor, Vector, matrix};
 
@@ -200,8 +201,8 @@ impl Cpu {
             let rows: &mut [u32] = bytemuck::cast_slice_mut(&mut values[..n_rows * n_pairs]);
             self.pool.chunks(rows, n_pairs, GRAIN.div_ceil(n_in.max(1)), |i, out| {
                 let (x, factor) = row(i);
-                self.kernels.round_row(x, factor, out);
-                self.kernels.arrange(1, out);
+                let matrix = Strided { values: x, row: 0, column: 1 };
+                self.kernels.pack_pairs(&Operand { matrix, rows: 0..1, n_in, factor, is_group: false }, out);
             });
             return values;
         }

@@ -7,8 +7,8 @@ use tensor::adjoint::math::{Heads, Piece};
 use tensor::quant::Kind;
 
 use crate::attention::Queries;
+use crate::pairs::Operand;
 use crate::panel::{Panel, TileMut};
-use crate::product::Strided;
 
 /// Output rows that lie side by side in packed weights.
 pub(crate) const ROWS: usize = 16;
@@ -92,27 +92,21 @@ pub(crate) trait Kernels: Send + Sync {
     /// The products of row groups with rows of `x`; see [`dense::dot_dense`](crate::dense::dot_dense).
     fn dot_dense(&self, format: Dense, weights: RowGroups<'_>, x: &[f32], out: &mut [Lanes]);
 
-    /// The same for pairs of bfloat16 that were [arranged](Self::arrange); see [`pairs`](crate::pairs).
+    /// The same for pairs of bfloat16 from [`pack_pairs`](Self::pack_pairs); see [`pairs`](crate::pairs).
     fn dot_pairs(&self, weights: RowGroups<'_>, x: &[u32], out: &mut [Lanes]) {
         self.dot_pairs_in_lanes(weights, x, out);
     }
 
-    /// Puts the packed pairs of `width` rows, 1 or [`ROWS`], which lie side by side, into this set's own order.
-    fn arrange(&self, width: usize, pairs: &mut [u32]) {
-        let _ = (width, pairs);
+    /// Rows in pairs of bfloat16, in this set's own order; see [`pairs::pack`](crate::pairs::pack).
+    fn pack_pairs(&self, operand: &Operand<'_>, out: &mut [u32]) {
+        self.pack_in_order(operand, out);
     }
 
     /// [`dot_pairs`](Self::dot_pairs) as every set can do it, of pairs in their first order.
     fn dot_pairs_in_lanes(&self, weights: RowGroups<'_>, x: &[u32], out: &mut [Lanes]);
 
-    /// A row times a factor in pairs of bfloat16.
-    fn round_row(&self, x: &[f32], factor: f32, out: &mut [u32]);
-
-    /// Rows in pairs of bfloat16, one after another.
-    fn pack_rows(&self, matrix: &Strided<'_>, rows: Range<usize>, n_in: usize, out: &mut [u32]);
-
-    /// Rows in pairs of bfloat16, as a row group.
-    fn pack_group(&self, matrix: &Strided<'_>, rows: Range<usize>, n_in: usize, out: &mut [u32]);
+    /// [`pack_pairs`](Self::pack_pairs) as every set can do it.
+    fn pack_in_order(&self, operand: &Operand<'_>, out: &mut [u32]);
 
     /// The same for quantised weights and rows; see [`quantised::dot_quantised`](crate::quantised::dot_quantised).
     fn dot_quantised(&self, kind: Kind, weights: RowGroups<'_>, x: (&Panel, Range<usize>), out: &mut [Lanes]);
@@ -227,19 +221,7 @@ macro_rules! compile_kernels {
                     x: &[u32],
                     out: &mut [crate::kernels::Lanes]
                 );
-                crate::pairs::round_row(x: &[f32], factor: f32, out: &mut [u32]);
-                crate::pairs::pack_rows(
-                    matrix: &crate::product::Strided<'_>,
-                    rows: std::ops::Range<usize>,
-                    n_in: usize,
-                    out: &mut [u32]
-                );
-                crate::pairs::pack_group(
-                    matrix: &crate::product::Strided<'_>,
-                    rows: std::ops::Range<usize>,
-                    n_in: usize,
-                    out: &mut [u32]
-                );
+                crate::pairs::pack_in_order(operand: &crate::pairs::Operand<'_>, out: &mut [u32]);
                 crate::quantised::dot_quantised::<$set>(
                     kind: tensor::quant::Kind,
                     weights: crate::kernels::RowGroups<'_>,

@@ -13,7 +13,7 @@ use crate::kernels::{Dense, Kernels, ROWS, RowGroups};
 use crate::numbers::Numbers;
 use crate::pack::{Job, Stored};
 use crate::packing;
-use crate::pairs;
+use crate::pairs::{self, Operand};
 use crate::pool::Pool;
 
 const _: () = assert!(ROWS == packed::ROWS);
@@ -231,8 +231,8 @@ fn in_bf16((pool, kernels): (&Pool, &dyn Kernels), source: &WeightSource, groups
         let numbers = Numbers::of(source, matrix)?;
         pool.chunks(bytemuck::cast_slice_mut(out), groups.stride() / size_of::<u32>(), 1, |group, out: &mut [u32]| {
             let rows = group * ROWS..n_out.min((group + 1) * ROWS);
-            kernels.pack_group(&numbers.straight(), rows, n_in, out);
-            kernels.arrange(ROWS, out);
+            let matrix = numbers.straight();
+            kernels.pack_pairs(&Operand { matrix, rows, n_in, factor: 1.0, is_group: true }, out);
         });
     }
     Ok(Store::Owned(out))

@@ -7,7 +7,7 @@
 //!
 //! Two neighbouring inputs are a pair: the even one in the lower half of a `u32`. Weights lie in row groups: pair 0 of
 //! each of a group's rows, then pair 1 of each. Rows lie one after another. Both are padded with zeros to whole blocks.
-//! An instruction set may have them [arranged](crate::kernels::Kernels::arrange) in another order.
+//! An instruction set may have them in an [order](Order) of its own.
 
 use std::ops::Range;
 
@@ -41,90 +41,155 @@ fn pair(even: f32, odd: f32) -> u32 {
     round(even) | round(odd) << 16
 }
 
-/// `x · factor` in pairs. What is left of `out` is filled with zeros.
-#[inline(always)]
-pub(crate) fn round_row(x: &[f32], factor: f32, out: &mut [u32]) {
-    let (pairs, rest) = x.as_chunks::<2>();
-    let (whole, padding) = out.split_at_mut(pairs.len());
-    for (out, [even, odd]) in whole.iter_mut().zip(pairs) {
-        *out = pair(even * factor, odd * factor);
+/// Rows that are to be packed: `rows` of `n_in` columns of `matrix`, all times `factor`.
+#[derive(Debug, Clone)]
+pub(crate) struct Operand<'a> {
+    pub(crate) matrix: Strided<'a>,
+    pub(crate) rows: Range<usize>,
+    pub(crate) n_in: usize,
+    pub(crate) factor: f32,
+    /// Whether the rows, at most [`ROWS`], become a row group; otherwise they lie one after another.
+    pub(crate) is_group: bool,
+}
+
+/// How numbers become pairs, in the order that an instruction set wants.
+///
+/// # Safety
+/// All functions need the set's instructions and are `#[inline(always)]`, so that they become part of a caller that is
+/// compiled for the set.
+pub(crate) trait Order {
+    /// A block of a row.
+    unsafe fn of_row(x: &[f32; BLOCK], factor: f32) -> [u32; PAIRS];
+
+    /// Four inputs, which begin at a multiple of four, of each row of a group: two pairs of each.
+    unsafe fn of_inputs(x: [&[f32; ROWS]; 4], factor: f32) -> [[u32; ROWS]; 2];
+
+    /// The transpose.
+    unsafe fn turned(lines: &[[u32; ROWS]; PAIRS], out: &mut [[u32; ROWS]; PAIRS]);
+}
+
+/// Pairs in the order of their inputs, by the instructions that every set has.
+pub(crate) struct InOrder;
+
+impl Order for InOrder {
+    #[inline(always)]
+    unsafe fn of_row(x: &[f32; BLOCK], factor: f32) -> [u32; PAIRS] {
+        let mut out = [0; PAIRS];
+        for (out, [even, odd]) in out.iter_mut().zip(x.as_chunks::<2>().0) {
+            *out = pair(even * factor, odd * factor);
+        }
+        out
     }
-    padding.fill(0);
-    if let (Some(out), [even]) = (padding.first_mut(), rest) {
-        *out = pair(even * factor, 0.0);
+
+    #[inline(always)]
+    unsafe fn of_inputs(x: [&[f32; ROWS]; 4], factor: f32) -> [[u32; ROWS]; 2] {
+        let mut out = [[0; ROWS]; 2];
+        for (out, [even, odd]) in out.iter_mut().zip(x.as_chunks::<2>().0) {
+            (0..ROWS).for_each(|i| out[i] = pair(even[i] * factor, odd[i] * factor));
+        }
+        out
+    }
+
+    #[inline(always)]
+    unsafe fn turned(lines: &[[u32; ROWS]; PAIRS], out: &mut [[u32; ROWS]; PAIRS]) {
+        for (p, out) in out.iter_mut().enumerate() {
+            out.iter_mut().zip(lines).for_each(|(out, line)| *out = line[p]);
+        }
     }
 }
 
-/// `rows` of `n_in` columns of `matrix` in pairs, one row after another.
+/// [`pack`] by the instructions that every set has.
 #[inline(always)]
-pub(crate) fn pack_rows(matrix: &Strided<'_>, rows: Range<usize>, n_in: usize, out: &mut [u32]) {
-    let Strided { values, row, column } = *matrix;
+pub(crate) fn pack_in_order(operand: &Operand<'_>, out: &mut [u32]) {
+    // SAFETY: no set lacks them.
+    unsafe { pack::<InOrder>(operand, out) }
+}
+
+/// Writes all of `operand` in pairs to the beginning of `out`, padded with zeros to whole blocks and whole groups.
+///
+/// # Safety
+/// The order's.
+#[inline(always)]
+pub(crate) unsafe fn pack<O: Order>(operand: &Operand<'_>, out: &mut [u32]) {
+    let Operand { matrix, ref rows, n_in, factor, is_group } = *operand;
+    if is_group {
+        let (lanes, _) = out.as_chunks_mut::<ROWS>();
+        for (begin, out) in (0..n_in).step_by(BLOCK).zip(lanes.as_chunks_mut::<PAIRS>().0) {
+            // SAFETY: the caller's.
+            unsafe { pack_block::<O>(operand, rows.clone(), begin, out) }
+        }
+        return;
+    }
     let stride = n_pairs(n_in).max(1);
-    if column == 1 {
-        for (i, out) in rows.zip(out.chunks_exact_mut(stride)) {
-            round_row(&values[i * row..][..n_in], 1.0, out);
+    if matrix.column == 1 {
+        for (i, out) in rows.clone().zip(out.chunks_exact_mut(stride)) {
+            let (blocks, rest) = matrix.values[i * matrix.row..][..n_in].as_chunks::<BLOCK>();
+            let mut last = [0.0; BLOCK];
+            last[..rest.len()].copy_from_slice(rest);
+            for (x, out) in blocks.iter().chain([&last]).zip(out.as_chunks_mut::<PAIRS>().0) {
+                // SAFETY: the caller's.
+                *out = unsafe { O::of_row(x, factor) };
+            }
         }
         return;
     }
     // Blocks of a few rows, so that what is written stays in the first cache.
     for (first, out) in rows.clone().step_by(ROWS).zip(out.chunks_mut(ROWS * stride)) {
         for begin in (0..n_in).step_by(BLOCK) {
-            let mut block = [[0; ROWS]; PAIRS];
-            pack_block(matrix, first..rows.end.min(first + ROWS), begin..n_in.min(begin + BLOCK), &mut block);
-            for (i, out) in out.chunks_exact_mut(stride).enumerate() {
-                let out = &mut out[begin / 2..begin / 2 + PAIRS];
-                out.iter_mut().zip(&block).for_each(|(out, lanes)| *out = lanes[i]);
+            let (mut block, mut lines) = ([[0; ROWS]; PAIRS], [[0; ROWS]; PAIRS]);
+            // SAFETY: the caller's.
+            unsafe {
+                pack_block::<O>(operand, first..rows.end.min(first + ROWS), begin, &mut block);
+                O::turned(&block, &mut lines);
+            }
+            for (out, line) in out.chunks_exact_mut(stride).zip(&lines) {
+                out[begin / 2..][..PAIRS].copy_from_slice(line);
             }
         }
     }
 }
 
-/// `rows`, at most [`ROWS`], of `n_in` columns of `matrix` as a row group.
+/// The block of a row group that holds the inputs from `begin` on of `rows`.
+///
+/// # Safety
+/// The order's.
 #[inline(always)]
-pub(crate) fn pack_group(matrix: &Strided<'_>, rows: Range<usize>, n_in: usize, out: &mut [u32]) {
-    let (lanes, _) = out.as_chunks_mut::<ROWS>();
-    for (begin, out) in (0..n_in).step_by(BLOCK).zip(lanes.as_chunks_mut::<PAIRS>().0) {
-        pack_block(matrix, rows.clone(), begin..n_in.min(begin + BLOCK), out);
-    }
-}
-
-/// A block of a row group.
-#[inline(always)]
-fn pack_block(matrix: &Strided<'_>, rows: Range<usize>, inputs: Range<usize>, out: &mut [[u32; ROWS]; PAIRS]) {
-    let Strided { values, row, column } = *matrix;
-    let n_rows = rows.len();
-    if n_rows < ROWS || inputs.len() < BLOCK {
-        out.fill([0; ROWS]);
-    }
-    if row == 1 {
-        for (c, out) in inputs.clone().step_by(2).zip(out) {
-            let even = &values[c * column + rows.start..][..n_rows];
-            // The last input of an odd number has no neighbour.
-            let odd = if c + 1 < inputs.end { &values[(c + 1) * column + rows.start..][..n_rows] } else { &[] };
-            match (even.first_chunk::<ROWS>(), odd.first_chunk::<ROWS>()) {
-                (Some(even), Some(odd)) => (0..ROWS).for_each(|i| out[i] = pair(even[i], odd[i])),
-                _ => (0..n_rows).for_each(|i| out[i] = pair(even[i], odd.get(i).copied().unwrap_or(0.0))),
+unsafe fn pack_block<O: Order>(
+    operand: &Operand<'_>,
+    rows: Range<usize>,
+    begin: usize,
+    out: &mut [[u32; ROWS]; PAIRS],
+) {
+    let Operand { matrix: Strided { values, row, column }, n_in, factor, .. } = *operand;
+    let inputs = begin..n_in.min(begin + BLOCK);
+    let is_whole = rows.len() == ROWS && inputs.len() == BLOCK;
+    if is_whole && row == 1 {
+        for (c, out) in inputs.step_by(4).zip(out.as_chunks_mut::<2>().0) {
+            let x = [0, 1, 2, 3].map(|n| values[(c + n) * column + rows.start..].first_chunk());
+            if let [Some(a), Some(b), Some(c), Some(d)] = x {
+                // SAFETY: the caller's.
+                *out = unsafe { O::of_inputs([a, b, c, d], factor) };
             }
         }
         return;
     }
-    if column == 1 && n_rows == ROWS && inputs.len() == BLOCK {
-        let mut lines = [[0; PAIRS]; ROWS];
-        for (i, line) in rows.zip(&mut lines) {
-            let (x, _) = values[i * row + inputs.start..][..BLOCK].as_chunks::<2>();
-            line.iter_mut().zip(x).for_each(|(out, [even, odd])| *out = pair(*even, *odd));
-        }
-        for (p, out) in out.iter_mut().enumerate() {
-            out.iter_mut().zip(&lines).for_each(|(out, line)| *out = line[p]);
-        }
-        return;
+    let mut lines = [[0; PAIRS]; ROWS];
+    for (i, line) in rows.zip(&mut lines) {
+        let mut padded = [0.0; BLOCK];
+        let x = match values[i * row + begin * column..].first_chunk::<BLOCK>() {
+            Some(x) if is_whole && column == 1 => x,
+            _ => {
+                for (c, x) in inputs.clone().zip(&mut padded) {
+                    *x = values[i * row + c * column];
+                }
+                &padded
+            }
+        };
+        // SAFETY: the caller's.
+        *line = unsafe { O::of_row(x, factor) };
     }
-    for (n, i) in rows.enumerate() {
-        let at = |c: usize| if c < inputs.end { values[i * row + c * column] } else { 0.0 };
-        for (c, out) in inputs.clone().step_by(2).zip(out.iter_mut()) {
-            out[n] = pair(at(c), at(c + 1));
-        }
-    }
+    // SAFETY: the caller's.
+    unsafe { O::turned(&lines, out) }
 }
 
 /// The products of every row group with every row: `out` is `[n_groups][width]`.

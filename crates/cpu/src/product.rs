@@ -15,7 +15,7 @@ use crate::aligned::LINE;
 use crate::device::Precision;
 use crate::kernels::{Dense, Kernels, Lanes, ROWS, RowGroups};
 use crate::linear::DENSE_ROWS;
-use crate::pairs;
+use crate::pairs::{self, Operand};
 use crate::pool::{Disjoint, Pool};
 
 /// Row groups that a unit of work multiplies with up to [`DENSE_ROWS`] rows.
@@ -310,10 +310,8 @@ impl Piece<'_, '_> {
         match layout {
             Layout::Tiles(_) => matrix.pack(kernels, rows, self.width(), out),
             Layout::Pairs => {
-                let pack = if self.is_group { Kernels::pack_group } else { Kernels::pack_rows };
-                let out = bytemuck::cast_slice_mut(out);
-                pack(kernels, matrix, rows, *k, out);
-                kernels.arrange(if self.is_group { ROWS } else { 1 }, out);
+                let operand = Operand { matrix: *matrix, rows, n_in: *k, factor: 1.0, is_group: self.is_group };
+                kernels.pack_pairs(&operand, bytemuck::cast_slice_mut(out));
             }
         }
     }

@@ -63,7 +63,7 @@ fn an_answer_that_belongs_to_another_sample_is_wrong_unless_it_is_the_same() {
         let all: Vec<_> = (0..samples).map(|index| task.at(Split::Train, index)).collect();
         for pair in all.windows(2) {
             let (own, other) = (texts(&pair[0], 1), texts(&pair[1], 1));
-            let reads_cases = ["printed", "letter", "grid_of_letters"].contains(&task.name());
+            let reads_cases = ["printed", "letter", "line_of_letters", "grid_of_letters"].contains(&task.name());
             let is_same = own == other || !reads_cases && own.to_lowercase() == other.to_lowercase();
             assert_eq!(task.is_correct(&pair[0], &other), is_same, "{}: {own:?} and {other:?}", task.name());
             n += usize::from(!is_same);

@@ -1,4 +1,4 @@
-//! One large letter or digit. Who reads these is ready for words.
+//! One large letter or digit, or a few in a line. Who reads these is ready for words.
 
 use std::sync::Arc;
 
@@ -10,8 +10,14 @@ use crate::asked;
 use crate::choose::one_of;
 use crate::{Draw, Generator, Part, Sample, Split};
 
-/// The task.
+/// "Which letter is this?"
 pub(super) struct Letter(pub(super) Arc<Options>);
+
+/// "Read the letters."
+pub(super) struct LineOfLetters(pub(super) Arc<Options>);
+
+/// Letters in a line at most.
+const MOST: usize = 10;
 
 /// Those that no typeface draws like another, at any size.
 pub(super) const LETTERS: &[u8] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789abdefghkmnqrty";
@@ -43,5 +49,29 @@ impl Generator for Letter {
 
     fn chance(&self) -> f64 {
         1.0 / LETTERS.len() as f64
+    }
+}
+
+impl Generator for LineOfLetters {
+    fn name(&self) -> &'static str {
+        "line_of_letters"
+    }
+
+    fn sample(&self, split: Split, draw: &mut Draw) -> Sample {
+        // Short ones more often: the first letter is found before the tenth.
+        let n = draw.random_range(2..=MOST).min(draw.random_range(2..=MOST));
+        let letters: String = (0..n).map(|_| char::from(*one_of(draw, LETTERS))).collect();
+        let spelled: Vec<String> = letters.chars().map(String::from).collect();
+        let image = printed::page(&self.0, split, &[letters], draw);
+        let question = one_of(draw, &["Read the letters.", "Which letters are these?", "Spell the text."]);
+        asked::sample(draw, self.name(), vec![Part::Image(image)], *question, spelled.join(" "))
+    }
+
+    fn is_correct(&self, sample: &Sample, answer: &str) -> bool {
+        asked::expected(sample).split_whitespace().eq(answer.split_whitespace())
+    }
+
+    fn chance(&self) -> f64 {
+        0.0
     }
 }

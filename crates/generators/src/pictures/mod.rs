@@ -54,6 +54,7 @@ pub fn with(options: Options, icons: Option<Icons>) -> Vec<Box<dyn Generator>> {
         Box::new(grid::GridOfLetters(options.clone())),
         Box::new(grid::GridOfShapes(options.clone())),
         Box::new(letter::Letter(options.clone())),
+        Box::new(letter::LineOfLetters(options.clone())),
         Box::new(lines::Lines(options.clone())),
         Box::new(printed::Printed(options.clone())),
         Box::new(shapes::Shapes(options.clone())),

@@ -21,8 +21,8 @@ use super::{DataError, Place};
 /// Bytes of one row of JSONL or Parquet at most: what a request with images may have, and a third more.
 pub const ROW_LIMIT_BYTES: usize = 32 << 20;
 
-/// Bytes of one document of a plain text at most.
-pub const DOCUMENT_BYTES: usize = 64 << 10;
+/// Bytes of one document of a plain text at most: a page or two, so that in a mixture prose does not come in bursts.
+pub const DOCUMENT_BYTES: usize = 4 << 10;
 
 /// Which columns of a Parquet file are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

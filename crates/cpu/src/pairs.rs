@@ -48,7 +48,7 @@ pub(crate) struct Operand<'a> {
     pub(crate) rows: Range<usize>,
     pub(crate) n_in: usize,
     pub(crate) factor: f32,
-    /// Whether the rows, at most [`ROWS`], become a row group; otherwise they lie one after another.
+    /// Whether they become row groups; otherwise they lie one after another.
     pub(crate) is_group: bool,
 }
 
@@ -112,16 +112,8 @@ pub(crate) fn pack_in_order(operand: &Operand<'_>, out: &mut [u32]) {
 #[inline(always)]
 pub(crate) unsafe fn pack<O: Order>(operand: &Operand<'_>, out: &mut [u32]) {
     let Operand { matrix, ref rows, n_in, factor, is_group } = *operand;
-    if is_group {
-        let (lanes, _) = out.as_chunks_mut::<ROWS>();
-        for (begin, out) in (0..n_in).step_by(BLOCK).zip(lanes.as_chunks_mut::<PAIRS>().0) {
-            // SAFETY: the caller's.
-            unsafe { pack_block::<O>(operand, rows.clone(), begin, out) }
-        }
-        return;
-    }
     let stride = n_pairs(n_in).max(1);
-    if matrix.column == 1 {
+    if matrix.column == 1 && !is_group {
         for (i, out) in rows.clone().zip(out.chunks_exact_mut(stride)) {
             let (blocks, rest) = matrix.values[i * matrix.row..][..n_in].as_chunks::<BLOCK>();
             let mut last = [0.0; BLOCK];
@@ -133,15 +125,19 @@ pub(crate) unsafe fn pack<O: Order>(operand: &Operand<'_>, out: &mut [u32]) {
         }
         return;
     }
-    // Blocks of a few rows, so that what is written stays in the first cache.
-    for (first, out) in rows.clone().step_by(ROWS).zip(out.chunks_mut(ROWS * stride)) {
-        for begin in (0..n_in).step_by(BLOCK) {
-            let (mut block, mut lines) = ([[0; ROWS]; PAIRS], [[0; ROWS]; PAIRS]);
+    // All groups' blocks of some inputs before those of the next: what lies side by side is read together.
+    for begin in (0..n_in).step_by(BLOCK) {
+        for (first, out) in rows.clone().step_by(ROWS).zip(out.chunks_mut(ROWS * stride)) {
+            let mut block = [[0; ROWS]; PAIRS];
             // SAFETY: the caller's.
-            unsafe {
-                pack_block::<O>(operand, first..rows.end.min(first + ROWS), begin, &mut block);
-                O::turned(&block, &mut lines);
+            unsafe { pack_block::<O>(operand, first..rows.end.min(first + ROWS), begin, &mut block) }
+            if is_group {
+                out[begin / 2 * ROWS..][..PAIRS * ROWS].copy_from_slice(block.as_flattened());
+                continue;
             }
+            let mut lines = [[0; ROWS]; PAIRS];
+            // SAFETY: the caller's.
+            unsafe { O::turned(&block, &mut lines) }
             for (out, line) in out.chunks_exact_mut(stride).zip(&lines) {
                 out[begin / 2..][..PAIRS].copy_from_slice(line);
             }

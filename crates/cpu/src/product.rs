@@ -20,6 +20,8 @@ use crate::pool::{Disjoint, Pool};
 
 /// Row groups that a unit of work multiplies with up to [`DENSE_ROWS`] rows.
 const GROUPS: usize = 4;
+/// Rows that are packed together where a row's neighbours lie beside it: a few lines of memory. A multiple of [`ROWS`].
+const TOGETHER: usize = 4 * ROWS;
 /// Multiply-adds below which another thread is not worth its wake-up.
 const GRAIN: usize = 1 << 15;
 /// Units that a thread has at least, where there is enough to share out.
@@ -215,6 +217,15 @@ impl Layout {
         }
     }
 
+    /// Rows of `operand` that are packed together, `least` or more: where neighbours lie side by side in memory, a line
+    /// of it for each input brings several.
+    fn together(self, operand: &Strided<'_>, least: usize) -> usize {
+        match self {
+            Self::Pairs if operand.row == 1 => least.max(TOGETHER),
+            Self::Pairs | Self::Tiles(_) => least,
+        }
+    }
+
     /// Places behind the last operand that kernels may read.
     fn behind(self, jobs: &[Job<'_>]) -> usize {
         match self {
@@ -258,8 +269,10 @@ impl<'a> Job<'a> {
     fn pieces(&self) -> impl Iterator<Item = Piece<'_, 'a>> {
         let [m, n, _] = self.shape;
         let cut = |all: usize, width: usize| (0..all).step_by(width).map(move |i| i..(i + width).min(all));
-        let groups = cut(n, ROWS).map(|rows| Piece { job: self, is_group: true, rows });
-        let tiles = cut(m, self.layout.columns()).map(|rows| Piece { job: self, is_group: false, rows });
+        let groups = cut(n, self.layout.together(&self.b, ROWS));
+        let groups = groups.map(|rows| Piece { job: self, is_group: true, rows });
+        let tiles = cut(m, self.layout.together(&self.a, self.layout.columns()));
+        let tiles = tiles.map(|rows| Piece { job: self, is_group: false, rows });
         groups.chain(tiles)
     }
 
@@ -282,7 +295,7 @@ impl<'a> Job<'a> {
 /// Rows of an operand that are packed together.
 struct Piece<'j, 'a> {
     job: &'j Job<'a>,
-    /// Whether they are a row group of `b`, or else rows of `a`.
+    /// Whether they are row groups of `b`, or else rows of `a`.
     is_group: bool,
     rows: Range<usize>,
 }
@@ -290,7 +303,7 @@ struct Piece<'j, 'a> {
 impl Piece<'_, '_> {
     /// Rows that there is room for.
     fn width(&self) -> usize {
-        if self.is_group { ROWS } else { self.rows.len() }
+        if self.is_group { self.rows.len().next_multiple_of(ROWS) } else { self.rows.len() }
     }
 
     /// Places that are written.

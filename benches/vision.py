@@ -17,6 +17,7 @@ What both give is compared, so that it is the same work: 2 % of its size, eight 
 Needs torch, transformers 5, numpy, safetensors.
 """
 import pathlib
+import shutil
 import statistics
 import subprocess
 import sys
@@ -25,7 +26,8 @@ import time
 
 import tower  # beside this file
 
-IMAGE_START, IMAGE_END, PATCH, N_VOCAB = 5, 6, 7, 128
+IMAGE_START, IMAGE_END, PATCH, N_VOCAB = 5, 6, 7, 4096
+TOKENIZER = pathlib.Path(__file__).resolve().parent.parent / "models/nano/tokenizer/tokenizer.json"  # a GGUF file has one
 SEED = 0
 
 
@@ -52,6 +54,7 @@ def make(folder):
                 fan_in = parameter.shape[1]
                 parameter.copy_(torch.randn(parameter.shape, dtype=torch.float32) / fan_in ** 0.5)
     model.save_pretrained(folder)
+    shutil.copy(TOKENIZER, folder)
 
 
 class Peer:

@@ -36,6 +36,11 @@ pub(crate) fn expected(sample: &Sample) -> &str {
     }
 }
 
+/// Whether `answer` is what is written, signs and capitals too, but for spaces.
+pub(crate) fn is_read(expected: &str, answer: &str) -> bool {
+    expected.split_whitespace().eq(answer.split_whitespace())
+}
+
 /// Whether two short answers are the same but for case, outer space, a stop at the end and an article at the beginning.
 pub(crate) fn is_same(expected: &str, answer: &str) -> bool {
     plain(expected) == plain(answer)

@@ -68,7 +68,7 @@ impl Generator for LineOfLetters {
     }
 
     fn is_correct(&self, sample: &Sample, answer: &str) -> bool {
-        asked::expected(sample).split_whitespace().eq(answer.split_whitespace())
+        asked::is_read(asked::expected(sample), answer)
     }
 
     fn chance(&self) -> f64 {

@@ -42,7 +42,7 @@ impl Generator for Printed {
 
     /// Letter by letter, capitals and signs too; how many spaces there are between words is not seen.
     fn is_correct(&self, sample: &Sample, answer: &str) -> bool {
-        answer.split_whitespace().eq(asked::expected(sample).split_whitespace())
+        asked::is_read(asked::expected(sample), answer)
     }
 
     fn chance(&self) -> f64 {

@@ -351,19 +351,20 @@ unsafe fn scores_of_component<S: Simd, F: Stored, const N: usize, const R: usize
 #[inline(always)]
 unsafe fn add_values<S: Simd, F: Stored, const N: usize>(pages: &[Weighed<'_, N>], len: usize, out: &mut [&mut [f32]]) {
     assert!(pages.iter().all(|page| page.values.len() == PAGE_LEN * F::FORMAT.bytes(len)), "pages of values");
-    let whole = len - len % S::LANES;
-    let mut at = 0;
-    while at < whole {
-        // SAFETY: inside of the page and of every output.
-        unsafe {
-            // Two vectors at a time share what is read of the weights.
-            if at + 2 * S::LANES <= whole {
-                values_of_lanes::<S, F, N, 2>(pages, (len, at), out);
-                at += 2 * S::LANES;
-            } else {
-                values_of_lanes::<S, F, N, 1>(pages, (len, at), out);
-                at += S::LANES;
-            }
+    let last = len.saturating_sub(S::LANES);
+    // A last vector that begins inside of the one before works out the same twice, unless its components have two scales.
+    let overlaps = len > S::LANES && last % S::LANES > 0 && last / ACTIVATION_LEN == (len - 1) / ACTIVATION_LEN;
+    let whole = if overlaps { len } else { len - len % S::LANES };
+    let n = whole.div_ceil(S::LANES);
+    let begin = |vector: usize| if overlaps { last.min(vector * S::LANES) } else { vector * S::LANES };
+    // SAFETY: inside of the page and of every output.
+    unsafe {
+        // Two vectors at a time share what is read of the weights; the last two, which may overlap, are together.
+        if n % 2 == 1 {
+            values_of_lanes::<S, F, N, 1>(pages, (len, [0]), out);
+        }
+        for vector in (n % 2..n).step_by(2) {
+            values_of_lanes::<S, F, N, 2>(pages, (len, [begin(vector), begin(vector + 1)]), out);
         }
     }
     for at in whole..len {
@@ -379,11 +380,11 @@ unsafe fn add_values<S: Simd, F: Stored, const N: usize>(pages: &[Weighed<'_, N>
     }
 }
 
-/// [`add_values`] of `R` vectors of components from `at` on.
+/// [`add_values`] of `R` vectors of components, each from one of `at` on.
 #[inline(always)]
 unsafe fn values_of_lanes<S: Simd, F: Stored, const N: usize, const R: usize>(
     pages: &[Weighed<'_, N>],
-    (len, at): (usize, usize),
+    (len, at): (usize, [usize; R]),
     out: &mut [&mut [f32]],
 ) {
     // SAFETY: passes on this function's contract.
@@ -391,7 +392,7 @@ unsafe fn values_of_lanes<S: Simd, F: Stored, const N: usize, const R: usize>(
         let mut sums = [[S::splat(0.0); R]; N];
         for n in 0..N {
             for r in 0..R {
-                sums[n][r] = S::load(out[n].as_ptr().add(at + r * S::LANES));
+                sums[n][r] = S::load(out[n].as_ptr().add(at[r]));
             }
         }
         for Weighed { values, slots, weights, rescale } in pages {
@@ -403,7 +404,10 @@ unsafe fn values_of_lanes<S: Simd, F: Stored, const N: usize, const R: usize>(
             if slots.iter().all(|other| *other == (0..PAGE_LEN)) {
                 // The same with nothing to compare.
                 for i in 0..PAGE_LEN {
-                    let value: [S::F32; R] = std::array::from_fn(|r| F::value::<S>(values, len, i, at + r * S::LANES));
+                    let mut value = [S::splat(0.0); R];
+                    for r in 0..R {
+                        value[r] = F::value::<S>(values, len, i, at[r]);
+                    }
                     for n in 0..N {
                         let weight = S::splat(weights[n][i]);
                         for r in 0..R {
@@ -414,7 +418,10 @@ unsafe fn values_of_lanes<S: Simd, F: Stored, const N: usize, const R: usize>(
                 continue;
             }
             for i in 0..PAGE_LEN {
-                let value: [S::F32; R] = std::array::from_fn(|r| F::value::<S>(values, len, i, at + r * S::LANES));
+                let mut value = [S::splat(0.0); R];
+                for r in 0..R {
+                    value[r] = F::value::<S>(values, len, i, at[r]);
+                }
                 for n in 0..N {
                     if slots[n].contains(&i) {
                         let weight = S::splat(weights[n][i]);
@@ -427,7 +434,7 @@ unsafe fn values_of_lanes<S: Simd, F: Stored, const N: usize, const R: usize>(
         }
         for n in 0..N {
             for r in 0..R {
-                S::store(sums[n][r], out[n].as_mut_ptr().add(at + r * S::LANES));
+                S::store(sums[n][r], out[n].as_mut_ptr().add(at[r]));
             }
         }
     }

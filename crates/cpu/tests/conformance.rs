@@ -445,7 +445,7 @@ fn rope_equals_reference_in_both_pairings() {
 #[test]
 fn attention_equals_reference_for_every_group_of_heads_and_format() {
     let (mut bench, mut numbers) = (Bench::new(), Numbers(SEED));
-    for (i, len) in [1, 2, 15, 16, 17, 33, 64, 65].into_iter().enumerate() {
+    for (i, len) in [1, 2, 15, 16, 17, 24, 33, 64, 65, 88].into_iter().enumerate() {
         for (j, (n_heads, group)) in [(1, 1), (3, 3), (2, 2), (1, 4), (2, 5), (1, 9)].into_iter().enumerate() {
             for (k, n_rows) in [0, 1, 9].into_iter().enumerate() {
                 let format = KvFormat::ALL[(i + j + k) % 3];

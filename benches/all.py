@@ -75,6 +75,7 @@ def shown(row, line, bar):
     against = line.get("against")
     what = f"{row}, {line['test']} {line['tokens']}" + (f", {line['batch']} together" if line["batch"] > 1 else "")
     what += ", maps in eight bits" if line.get("weights") == "q8_0" else ""
+    what += ", activations in bf16" if line.get("precision") == "bf16" else ""
     ratio, share = bar or (None, None)
     wanted = []
     if ratio is not None:
@@ -125,7 +126,8 @@ def main():
             bars = {("tile", 1): IMAGE_BAR}
             folder = arguments.models / "vision-tower"
             own = vars(arguments) | {"folder": folder}
-            lines = [vision.measure(argparse.Namespace(**own, weights=weights)) for weights in ("stored", "q8_0")]
+            ways = [("stored", "f32"), ("stored", "bf16"), ("q8_0", "f32")]
+            lines = [vision.measure(argparse.Namespace(**own, weights=w, precision=p)) for w, p in ways]
         else:
             file, extra, bars = ROWS[row]
             model = arguments.models / file

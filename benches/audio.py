@@ -2,7 +2,7 @@
 """Speed of 30 s of audio: puna and `transformers` in alternation, through an encoder of the size of Whisper base.
 
 usage: python benches/audio.py FOLDER [--puna target/release/puna] [--threads 2] [--runs 5] [--dtype float32]
-       [--weights stored|q8_0] [--out FILE.json]
+       [--weights stored|q8_0] [--precision f32|bf16] [--out FILE.json]
 
 FOLDER gets a checkpoint of random weights if it has none: Whisper base's encoder (6 layers of width 512, 8 heads, feed-forward
 2048, 80 mel bins, chunks of 30 s), the default projector to width 2048, and a text model that is as small as the format
@@ -11,6 +11,7 @@ clip before the one that counts, and so does the peer.  `transformers` gets the 
 unless `--dtype` says otherwise, its own feature extractor (in torch) and WhisperEncoder, and the projector in torch.
 
 `--weights q8_0` holds our encoder's maps in eight bits, as `puna serve --audio-weights q8_0` does.
+`--precision bf16` has maps as stored multiply activations that are rounded to bf16.
 
 Needs torch, transformers 5, numpy, safetensors.
 """
@@ -112,7 +113,7 @@ def measure(arguments):
     engine = f"transformers {transformers.__version__}, torch {peer.torch.__version__}, {arguments.dtype}"
     flags = ["--audio-clip", "--audio-weights", arguments.weights]
     row = tower.alternated(arguments, arguments.folder, flags, peer.run, engine)
-    return {"test": "clip", "seconds": SECONDS, "weights": arguments.weights, **row}
+    return {"test": "clip", "seconds": SECONDS, **row}
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ def alternated(arguments, model, flags, seconds, engine):
     """What rows of results have in common: puna's runs of `model`, and those of a peer, `seconds` of which warm up before they
     count."""
     lines, theirs = [], []
+    flags = [*flags, "--precision", arguments.precision]
     for _ in range(arguments.runs):
         lines.append(puna(arguments.puna, model, flags, arguments.threads))
         seconds()
@@ -37,7 +38,7 @@ def alternated(arguments, model, flags, seconds, engine):
     ours = [line["runs_s"][0] for line in lines]
     ratios = [other / mine for mine, other in zip(ours, theirs)]
     return {
-        "threads": arguments.threads, "runs_s": ours, "roof": lines[0]["roof"],
+        "weights": arguments.weights, "precision": arguments.precision, "threads": arguments.threads, "runs_s": ours, "roof": lines[0]["roof"],
         "roof_share": statistics.median(line["roof_share"] for line in lines),
         "others_cpu_s": round(sum(line["others_cpu_s"] or 0 for line in lines), 2), "roofs": lines[-1]["roofs"],
         "against": {"engine": engine, "ratio": round(statistics.median(ratios), 3), "least": round(min(ratios), 3),
@@ -54,6 +55,7 @@ def main(doc, measure, dtype):
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=dtype)
     parser.add_argument("--weights", choices=("stored", "q8_0"), default="stored")
+    parser.add_argument("--precision", choices=("f32", "bf16"), default="f32")
     parser.add_argument("--out", type=pathlib.Path)
     arguments = parser.parse_args()
     row = measure(arguments)

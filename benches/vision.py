@@ -2,7 +2,7 @@
 """Speed of one image tile: puna and `transformers` in alternation, in the shape of Llama 4's vision tower.
 
 usage: python benches/vision.py FOLDER [--puna target/release/puna] [--threads 2] [--runs 5] [--dtype float32]
-       [--weights stored|q8_0] [--out FILE.json]
+       [--weights stored|q8_0] [--precision f32|bf16] [--out FILE.json]
 
 FOLDER gets a checkpoint of random bf16 weights (1.8 GB) if it has none: the published tower (34 layers of width 1408,
 16 heads, feed-forward 5632, tiles of 336 pixels in patches of 14), its adapter and the projector to width 5120, and a
@@ -13,6 +13,7 @@ unless `--dtype` says which is known to be the faster one (bf16 takes minutes a 
 What both give is compared, so that it is the same work: 2 % of its size, eight times the 2⁻⁹ by which bf16 rounds.
 
 `--weights q8_0` has the tower's maps in eight bits, as `puna quantize --to q8_0` writes them; results are then within 5 %.
+`--precision bf16` has stored maps multiply activations that are rounded to bf16, as the peer's do, instead of exact ones.
 
 Needs torch, transformers 5, numpy, safetensors.
 """
@@ -129,13 +130,13 @@ def measure(arguments):
     model, flags, most = folder, [], 0.02
     if arguments.weights == "q8_0":
         (model, flags), most = quantised(arguments.puna, folder), 0.05
-    apart = compare(arguments.puna, model, flags, peer, most)
+    apart = compare(arguments.puna, model, [*flags, "--precision", arguments.precision], peer, most)
     import transformers
     engine = f"transformers {transformers.__version__}, {peer.dtype}"
     row = tower.alternated(arguments, model, ["--image-tile", *flags], lambda: peer.run()[0], engine)
     rate = lambda runs_s: round(144 / statistics.median(runs_s), 2)
     row["against"]["tok_per_s"] = rate(row["against"]["runs_s"])
-    return {"test": "tile", "tokens": 144, "depth": 0, "batch": 1, "weights": arguments.weights,
+    return {"test": "tile", "tokens": 144, "depth": 0, "batch": 1,
             "tok_per_s": rate(row["runs_s"]), **row,
             "relative_difference": apart}
 

@@ -58,14 +58,42 @@ impl DeviceArguments {
     }
 
     /// The CPU device that computes products from numbers of that precision.
-    pub fn open_with(&self, precision: Precision) -> Cpu {
-        Cpu::new(CpuOptions { threads: self.threads, isa: self.isa, precision })
+    pub fn open_with(&self, precision: impl Into<Precision>) -> Cpu {
+        Cpu::new(CpuOptions { threads: self.threads, isa: self.isa, precision: precision.into() })
     }
 
     /// The same without threads of its own, so that many of the caller's can use it at a time.
     pub fn alone(&self, precision: Precision) -> Cpu {
         Cpu::new(CpuOptions { threads: Some(NonZeroUsize::MIN), isa: self.isa, precision })
     }
+}
+
+/// From what products are computed.
+#[derive(clap::Args, Debug, Clone, Copy)]
+pub struct PrecisionArgument {
+    /// What products of unquantised weights are computed from; bf16 is faster on processors with instructions for it
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "PUNA_PRECISION",
+        value_parser = precision_parser(),
+        default_value = "f32",
+        help_heading = "Device"
+    )]
+    precision: Precision,
+}
+
+impl From<PrecisionArgument> for Precision {
+    fn from(argument: PrecisionArgument) -> Self {
+        argument.precision
+    }
+}
+
+fn precision_parser() -> impl TypedValueParser<Value = Precision> {
+    PossibleValuesParser::new(["f32", "bf16"]).map(|name| match name.as_str() {
+        "bf16" => Precision::Bf16,
+        _ => Precision::F32,
+    })
 }
 
 /// How much is remembered, and how.

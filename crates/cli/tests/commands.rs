@@ -198,16 +198,18 @@ fn a_clip_is_counted_with_the_marker_that_the_tokenizer_has() {
     assert_eq!(tokens(), 16);
 }
 
+/// The f32 numbers of one of `tensors`.
+fn of(tensors: &[formats::Tensor], name: &str) -> Vec<f32> {
+    let tensor = tensors.iter().find(|t| t.name == name).expect(name).clone();
+    tensor.bytes.as_chunks::<4>().0.iter().copied().map(f32::from_le_bytes).collect()
+}
+
 #[test]
 fn a_trace_holds_the_goldens() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (scout, out) = (toy("scout"), folder.path().join("trace.safetensors"));
     let golden = scout.join("golden.safetensors");
     let golden = formats::safetensors::parse(&golden, &formats::map_file(&golden).expect("mapped")).expect("parsed");
-    let of = |tensors: &[formats::Tensor], name: &str| {
-        let tensor = tensors.iter().find(|t| t.name == name).expect(name).clone();
-        tensor.bytes.as_chunks::<4>().0.iter().copied().map(f32::from_le_bytes).collect::<Vec<_>>()
-    };
     let ids = golden.iter().find(|t| t.name == "long/input_ids").expect("ids");
     let ids: Vec<String> =
         ids.bytes.as_chunks::<8>().0.iter().map(|raw| i64::from_le_bytes(*raw).to_string()).collect();
@@ -222,6 +224,24 @@ fn a_trace_holds_the_goldens() {
             assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() < 2e-5), "{name}");
         }
     }
+}
+
+#[test]
+fn products_are_computed_from_bfloat16_where_asked() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (scout, out) = (toy("scout"), folder.path().join("trace.safetensors"));
+    let logits = |precision: &str| {
+        let (scout, out) = (scout.to_str().expect("UTF-8"), out.to_str().expect("UTF-8"));
+        ok(&["trace", scout, "--ids", "1,5,9,30,2", "--only", "logits", "--out", out, "--precision", precision], "");
+        let seen = formats::safetensors::parse(Path::new(out), &formats::map_file(Path::new(out)).expect("mapped"));
+        of(&seen.expect("parsed"), "logits")
+    };
+    let (exact, rounded) = (logits("f32"), logits("bf16"));
+    let largest = exact.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    let apart = exact.iter().zip(&rounded).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(apart > 1e-5 * largest && apart < 0.1 * largest, "{apart} of {largest}");
+    let m = scout.to_str().expect("UTF-8");
+    assert!(refused(&["run", "-m", m, "--precision", "f8", "Hi"], 2).contains("[possible values: f32, bf16]"));
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub enum Precision {
     #[default]
     F32,
     /// Numbers rounded to bfloat16, their products summed in f32: several times as fast where the processor has tiles
-    /// for it. All instruction sets give the same bits, but where a sum is subnormal. For training.
+    /// for it. All instruction sets give the same bits, but where a sum is subnormal.
     Bf16,
 }
 

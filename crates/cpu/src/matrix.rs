@@ -226,6 +226,7 @@ impl Matrix {
 /// The row groups of all matrices of `source` in pairs.
 fn in_bf16((pool, kernels): (&Pool, &dyn Kernels), source: &WeightSource, groups: &Groups) -> Result<Store, OpError> {
     let [n_matrices, n_out, n_in] = source.shape();
+    let bytes = source.stored("matrix")?;
     let mut out = room(groups.matrix_bytes * n_matrices)?;
     for (matrix, out) in out.chunks_exact_mut(groups.matrix_bytes.max(1)).enumerate() {
         let numbers = Numbers::of(source, matrix)?;
@@ -234,6 +235,10 @@ fn in_bf16((pool, kernels): (&Pool, &dyn Kernels), source: &WeightSource, groups
             let matrix = numbers.straight();
             kernels.pack_pairs(&Operand { matrix, rows, n_in, factor: 1.0, is_group: true }, out);
         });
+        // The pairs take their place.
+        if let Some(stored) = source.matrix_range(matrix).and_then(|range| bytes.slice(range)) {
+            stored.release();
+        }
     }
     Ok(Store::Owned(out))
 }

@@ -98,6 +98,8 @@ pub struct Bench {
     experts: experts::ExpertArguments,
     #[command(flatten)]
     device: model::DeviceArguments,
+    #[command(flatten)]
+    precision: model::PrecisionArgument,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,7 +135,7 @@ impl Bench {
         if let Some(url) = &self.load {
             return self.load_server(url);
         }
-        let dev = self.device.open();
+        let dev = self.device.open_with(self.precision);
         let (threads, isa) = (dev.threads(), dev.isa());
         if self.roofs {
             let roofs = dev.roofs(Duration::from_secs(2));

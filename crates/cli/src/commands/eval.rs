@@ -62,6 +62,8 @@ pub struct Eval {
     #[command(flatten)]
     device: model::DeviceArguments,
     #[command(flatten)]
+    precision: model::PrecisionArgument,
+    #[command(flatten)]
     cache: model::CacheArguments,
     #[command(flatten)]
     experts: experts::ExpertArguments,
@@ -105,7 +107,7 @@ impl Eval {
         let tasks: Vec<Box<dyn Generator>> = suites.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
         let lora = model::LoraArguments::default();
         let files = Files { model: &self.model, mmproj: None, lora: &lora, audio: model::AudioArguments::default() };
-        let mut chat = Chat::open(files, self.device.open(), (self.cache, self.experts))?;
+        let mut chat = Chat::open(files, self.device.open_with(self.precision), (self.cache, self.experts))?;
         if let Some(level) = &self.think {
             chat.think(level)?;
         }

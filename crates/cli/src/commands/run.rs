@@ -26,6 +26,7 @@ use crate::{experts, memory, model, repl};
 /// The prompt is the argument, or standard input where that is no terminal. A terminal without a prompt gets a
 /// conversation with history and editing.
 #[derive(clap::Args)]
+#[command(mut_arg("precision", |precision| precision.hide(true)))] // rarely wanted; docs/config.md
 pub struct Run {
     /// The prompt
     prompt: Option<String>,
@@ -63,6 +64,8 @@ pub struct Run {
     sampling: SamplingArguments,
     #[command(flatten)]
     device: model::DeviceArguments,
+    #[command(flatten)]
+    precision: model::PrecisionArgument,
 }
 
 /// How tokens are chosen.
@@ -164,7 +167,7 @@ impl Run {
             lora: &self.lora,
             audio: model::AudioArguments::default(),
         };
-        let mut chat = Chat::open(files, self.device.open(), (self.cache, self.experts))?;
+        let mut chat = Chat::open(files, self.device.open_with(self.precision), (self.cache, self.experts))?;
         if let Some(level) = &self.think {
             chat.think(level)?;
         }

@@ -22,7 +22,7 @@ use crate::experts::{ExpertArguments, Placement, warn_unlocked};
 use crate::failure::{INTERNAL, usage};
 use crate::interrupt;
 use crate::memory::{free_bytes, size};
-use crate::model::{self, AudioArguments, CacheArguments, DeviceArguments, LoraArguments};
+use crate::model::{self, AudioArguments, CacheArguments, DeviceArguments, LoraArguments, PrecisionArgument};
 use crate::plan::Demand;
 use crate::running;
 
@@ -31,6 +31,7 @@ const PARALLEL: usize = 8;
 
 /// Serve a model over HTTP, in OpenAI's and Anthropic's shapes
 #[derive(clap::Args)]
+#[command(mut_arg("precision", |precision| precision.hide(true)))] // rarely wanted; docs/config.md
 pub struct Serve {
     /// A GGUF file or a Hugging Face folder; nano is the model that is part of this program
     #[arg(short, long, env = "PUNA_MODEL", default_value = built_in::NAME)]
@@ -96,6 +97,8 @@ pub struct Serve {
     experts: ExpertArguments,
     #[command(flatten)]
     device: DeviceArguments,
+    #[command(flatten)]
+    precision: PrecisionArgument,
 }
 
 fn field_parser() -> impl TypedValueParser<Value = ReasoningField> {
@@ -265,7 +268,7 @@ impl Serve {
         let format = model::chat_format(checkpoint, &tokenizer)?;
         let end_tokens = model::end_tokens(checkpoint, &tokenizer);
         let senses = model::Senses::of(checkpoint, &tokenizer)?;
-        let dev = placement.apply(self.device.open());
+        let dev = placement.apply(self.device.open_with(self.precision));
         let loaded = model::load_with(&dev, checkpoint, lora)?;
         warn_unlocked(dev.expert_stats());
         let (handle, thread) =

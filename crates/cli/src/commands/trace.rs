@@ -40,6 +40,8 @@ pub struct Trace {
     piece: usize,
     #[command(flatten)]
     device: model::DeviceArguments,
+    #[command(flatten)]
+    precision: model::PrecisionArgument,
     /// Compute on the slow device that defines every result
     #[arg(long)]
     reference: bool,
@@ -67,7 +69,11 @@ impl Trace {
         if ids.is_empty() || self.piece == 0 {
             return Err(usage("there is nothing to trace", "give --ids 1,2,3 and a --piece of at least 1"));
         }
-        let seen = if self.reference { self.trace(Reference, &ids)? } else { self.trace(self.device.open(), &ids)? };
+        let seen = if self.reference {
+            self.trace(Reference, &ids)?
+        } else {
+            self.trace(self.device.open_with(self.precision), &ids)?
+        };
         self.write(&ids, seen)
     }
 

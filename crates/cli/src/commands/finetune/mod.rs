@@ -8,14 +8,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use cpu::Precision;
 use train::{End, Weights, lora};
 
 use super::train::follow::{self, First};
 use super::train::{ResumeArguments, go_on, report, write_model};
 use crate::failure::usage;
-use crate::model::DeviceArguments;
+use crate::model::{DeviceArguments, PrecisionArgument};
 use crate::new_folder::NewFolder;
 use crate::output::line;
 
@@ -147,22 +145,14 @@ pub struct StepArguments {
     /// Compute layers a second time on the way back, for a fraction of the memory
     #[arg(long)]
     recompute: bool,
-    /// What products of unquantised weights are computed from; bf16 is faster on processors with instructions for it
-    #[arg(long, value_name = "FORMAT", value_parser = precision_parser(), default_value = "f32")]
-    precision: Precision,
+    #[command(flatten)]
+    precision: PrecisionArgument,
     /// Steps between checkpoints
     #[arg(long, value_name = "STEPS", default_value_t = 100)]
     save_every: u64,
     /// Steps between measurements of what is held out
     #[arg(long, value_name = "STEPS", default_value_t = 100)]
     evaluate_every: u64,
-}
-
-fn precision_parser() -> impl TypedValueParser<Value = Precision> {
-    PossibleValuesParser::new(["f32", "bf16"]).map(|name| match name.as_str() {
-        "bf16" => Precision::Bf16,
-        _ => Precision::F32,
-    })
 }
 
 /// What the learning rate does after its rise.

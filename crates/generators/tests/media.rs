@@ -73,6 +73,30 @@ fn an_answer_that_belongs_to_another_sample_is_wrong_unless_it_is_the_same() {
     assert!(n > 1000);
 }
 
+/// Whether a task's pictures are of whole lines.
+fn reads_lines(name: &str) -> bool {
+    ["printed", "line_of_letters", "about_a_page"].contains(&name)
+}
+
+#[test]
+fn a_long_line_is_printed_on_a_strip() {
+    let tasks = tasks();
+    let (task, _) = tasks.iter().find(|(task, _)| task.name() == "line_of_letters").expect("a task");
+    let mut widths = std::collections::BTreeSet::new();
+    for index in 0..200 {
+        let sample = task.at(Split::Train, index);
+        let n_letters = texts(&sample, 1).split(' ').count();
+        let image = sample.turns[0].content.iter().find_map(|part| match part {
+            Part::Image(image) => Some(image),
+            _ => None,
+        });
+        let width = image.expect("a picture").width;
+        assert_eq!(width, 112 * n_letters.div_ceil(4).min(3), "{n_letters} letters");
+        widths.insert(width);
+    }
+    assert_eq!(widths.len(), 3);
+}
+
 #[test]
 fn pictures_and_clips_have_the_size_that_they_say_and_something_in_them() {
     let n = each(|task, _, index, sample| {
@@ -82,7 +106,13 @@ fn pictures_and_clips_have_the_size_that_they_say_and_something_in_them() {
             kinds += 1;
             match part {
                 Part::Image(image) => {
-                    assert_eq!((image.width, image.height, image.rgb.len()), (112, 112, 3 * 112 * 112));
+                    let size = (image.width, image.height);
+                    // A longer line is a strip.
+                    let widths = 1..=if reads_lines(task.name()) { 3 } else { 1 };
+                    assert!(widths.into_iter().any(|n| n * 112 == image.width), "{}: {size:?}", task.name());
+                    let heights = if image.width == 112 { 112..=112 } else { 67..=112 };
+                    assert!(heights.contains(&image.height), "{}: {size:?}", task.name());
+                    assert_eq!(image.rgb.len(), 3 * image.width * image.height);
                     let (darkest, lightest) = (image.rgb.iter().min(), image.rgb.iter().max());
                     let is_full = texts(sample, 1) == "0" || darkest < lightest;
                     assert!(is_full, "{} {index} is empty", task.name());

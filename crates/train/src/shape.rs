@@ -11,6 +11,9 @@ const FFN_STEP: usize = 32;
 /// Pixels along one side of a tile, and of a patch.
 const TILE: [usize; 2] = [112, 14];
 
+/// Tiles of a picture at most: what is wide or high, such as a printed line, gets several.
+const TILES: usize = 3;
+
 /// Seconds of a chunk of sound, and what an encoder makes of one.
 const CHUNK_S: usize = 4;
 const CHUNK_FRAMES: usize = 50 * CHUNK_S;
@@ -181,7 +184,7 @@ impl ModelShape {
                 "preprocessor_config.json",
                 json!({
                     "image_processor_type": "Llama4ImageProcessorFast", "processor_class": "Llama4Processor",
-                    "size": size, "max_patches": 1, "resize_to_max_canvas": false, "do_rescale": true,
+                    "size": size, "max_patches": TILES, "resize_to_max_canvas": false, "do_rescale": true,
                     "rescale_factor": 1.0 / 255.0, "do_normalize": true, "image_mean": [0.5, 0.5, 0.5],
                     "image_std": [0.5, 0.5, 0.5],
                 }),

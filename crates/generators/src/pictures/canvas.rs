@@ -1,4 +1,4 @@
-//! A square of pixels to draw on, and what a camera adds.
+//! Pixels to draw on, and what a camera adds.
 
 use rand::RngExt;
 use tiny_skia::{FillRule, LineCap, LineJoin, Paint, Path, PathBuilder, Pixmap, Rect, Stroke, Transform};
@@ -16,8 +16,13 @@ pub(crate) struct Canvas {
 impl Canvas {
     /// A square of one colour.
     pub(crate) fn new(side: usize, background: Rgb) -> Self {
-        let side = u32::try_from(side).unwrap_or(0).clamp(1, 4096);
-        let mut pixels = Pixmap::new(side, side).expect("a square of 1 to 4096 pixels can be allocated");
+        Self::of([side, side], background)
+    }
+
+    /// So wide and so high, of one colour.
+    pub(crate) fn of(size: [usize; 2], background: Rgb) -> Self {
+        let [width, height] = size.map(|length| u32::try_from(length).unwrap_or(0).clamp(1, 4096));
+        let mut pixels = Pixmap::new(width, height).expect("sides of 1 to 4096 pixels can be allocated");
         pixels.fill(tiny_skia::Color::from_rgba8(background[0], background[1], background[2], 255));
         Self { pixels }
     }

@@ -42,7 +42,7 @@ impl Generator for GridOfLetters {
 
     fn sample(&self, split: Split, draw: &mut Draw) -> Sample {
         let side = self.0.side;
-        let (mut canvas, ink) = printed::blank(side, draw);
+        let (mut canvas, ink) = printed::blank([side; 2], draw);
         let (n, face) = (*one_of(draw, &COLUMNS), self.0.fonts.choose(split, draw));
         let height = side as f32 / n as f32 * draw.random_range(0.4..0.7);
         let mut letters = Vec::new();

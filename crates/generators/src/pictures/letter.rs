@@ -30,7 +30,7 @@ impl Generator for Letter {
     fn sample(&self, split: Split, draw: &mut Draw) -> Sample {
         let letter = char::from(*one_of(draw, LETTERS)).to_string();
         let side = self.0.side as f32;
-        let (mut canvas, ink) = printed::blank(self.0.side, draw);
+        let (mut canvas, ink) = printed::blank([self.0.side; 2], draw);
         let height = side * draw.random_range(0.2..0.6);
         let room = (side - height * 1.3) / 2.0;
         let centre = [(); 2].map(|()| side / 2.0 + draw.random_range(-room..=room));

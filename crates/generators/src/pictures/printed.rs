@@ -25,6 +25,12 @@ pub(crate) const WORDINGS: &[&str] = &[
     "Read this out.",
 ];
 
+/// Letters that a picture as wide as it is high has room for at most; a strip is some such pictures wide.
+const LETTERS_OF_A_SIDE: usize = 4;
+
+/// A strip is so many times as wide as high at most.
+const MOST_SIDES: usize = 3;
+
 /// Letters that no typeface draws like another.
 const CODE: &[u8] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
 
@@ -50,22 +56,24 @@ impl Generator for Printed {
     }
 }
 
-/// `lines`, one below the other, in a typeface of `split`.
+/// `lines`, one below the other, in a typeface of `split`: a square, or a strip as wide as the print needs.
 pub(crate) fn page(options: &Options, split: Split, lines: &[String], draw: &mut Draw) -> Image {
-    let side = options.side as f32;
-    let (mut canvas, ink) = blank(options.side, draw);
+    let longest = lines.iter().map(String::len).max().unwrap_or(0);
+    let n_sides = longest.div_ceil(LETTERS_OF_A_SIDE).clamp(1, MOST_SIDES);
+    let is_high = n_sides == 1 || lines.len() > 1;
+    let height = if is_high { options.side } else { draw.random_range(options.side * 6 / 10..=options.side) };
+    let (mut canvas, ink) = blank([n_sides * options.side, height], draw);
+    let [width, side] = [(n_sides * options.side) as f32, height as f32];
     let face = options.fonts.choose(split, draw);
     let paths: Vec<Path> = lines.iter().filter_map(|line| face.line(line, draw)).collect();
     let widest = paths.iter().map(|path| path.bounds().width()).fold(0.1, f32::max);
-    // Capitals of 7 pixels at 112 can be read; where a line is short they may be a quarter of the picture.
-    let most = (side * 0.92 / widest).min(side * 0.26);
-    let least = (side * 0.09).min(most);
-    let height = draw.random_range(least * 0.98..=most);
+    let most = (width * 0.92 / widest).min(side * if lines.len() > 1 { 0.26 } else { 0.45 });
+    let height = draw.random_range(most * 0.55..=most);
     let pitch = height * draw.random_range(1.7..2.1);
-    let spare = (side * 0.97 - widest * height).max(0.0) / 2.0 * 0.85;
+    let spare = (width * 0.97 - widest * height).max(0.0) / 2.0 * 0.85;
     let block = pitch * (paths.len() as f32 - 1.0) + height * 1.5;
     let room = ((side - block) / 2.0).max(0.0) * 0.85;
-    let (x, y) = (side / 2.0 + draw.random_range(-spare..=spare), side / 2.0 + draw.random_range(-room..=room));
+    let (x, y) = (width / 2.0 + draw.random_range(-spare..=spare), side / 2.0 + draw.random_range(-room..=room));
     let turn = Transform::from_rotate(if draw.random_bool(0.5) { draw.random_range(-3.0..3.0) } else { 0.0 });
     for (i, path) in paths.iter().enumerate() {
         if let Some(path) = path.clone().transform(turn) {
@@ -76,13 +84,13 @@ pub(crate) fn page(options: &Options, split: Split, lines: &[String], draw: &mut
 }
 
 /// A page without print, and an ink that stands out on it: any two colours, or black on white and nearly, as most print is.
-pub(super) fn blank(side: usize, draw: &mut Draw) -> (Canvas, Rgb) {
+pub(super) fn blank(size: [usize; 2], draw: &mut Draw) -> (Canvas, Rgb) {
     let ink = draw.random::<[u8; 3]>();
     let paper = background_for(draw, &[ink], 260.0);
     if draw.random_bool(0.5) {
-        return (Canvas::new(side, [draw.random_range(215..=255); 3]), [draw.random_range(0..50); 3]);
+        return (Canvas::of(size, [draw.random_range(215..=255); 3]), [draw.random_range(0..50); 3]);
     }
-    (Canvas::new(side, paper), ink)
+    (Canvas::of(size, paper), ink)
 }
 
 /// One or two lines of at most 12 letters.

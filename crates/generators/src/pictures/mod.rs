@@ -26,7 +26,7 @@ pub use icons::Icons;
 
 /// How pictures are drawn.
 pub struct Options {
-    /// Width and height in pixels. Print and marks grow with it.
+    /// Width and height in pixels, but of strips with a long line. Print and marks grow with it.
     pub side: usize,
     /// Typefaces.
     pub fonts: Fonts,

@@ -62,22 +62,23 @@ pub(crate) fn page(options: &Options, split: Split, lines: &[String], draw: &mut
     let n_sides = longest.div_ceil(LETTERS_OF_A_SIDE).clamp(1, MOST_SIDES);
     let is_high = n_sides == 1 || lines.len() > 1;
     let height = if is_high { options.side } else { draw.random_range(options.side * 6 / 10..=options.side) };
-    let (mut canvas, ink) = blank([n_sides * options.side, height], draw);
-    let [width, side] = [(n_sides * options.side) as f32, height as f32];
+    let size = [n_sides * options.side, height];
+    let (mut canvas, ink) = blank(size, draw);
+    let [width, height] = size.map(|length| length as f32);
     let face = options.fonts.choose(split, draw);
     let paths: Vec<Path> = lines.iter().filter_map(|line| face.line(line, draw)).collect();
     let widest = paths.iter().map(|path| path.bounds().width()).fold(0.1, f32::max);
-    let most = (width * 0.92 / widest).min(side * if lines.len() > 1 { 0.26 } else { 0.45 });
-    let height = draw.random_range(most * 0.55..=most);
-    let pitch = height * draw.random_range(1.7..2.1);
-    let spare = (width * 0.97 - widest * height).max(0.0) / 2.0 * 0.85;
-    let block = pitch * (paths.len() as f32 - 1.0) + height * 1.5;
-    let room = ((side - block) / 2.0).max(0.0) * 0.85;
-    let (x, y) = (width / 2.0 + draw.random_range(-spare..=spare), side / 2.0 + draw.random_range(-room..=room));
+    let most = (width * 0.92 / widest).min(height * if lines.len() > 1 { 0.26 } else { 0.45 });
+    let capital = draw.random_range(most * 0.55..=most);
+    let pitch = capital * draw.random_range(1.7..2.1);
+    let spare = (width * 0.97 - widest * capital).max(0.0) / 2.0 * 0.85;
+    let block = pitch * (paths.len() as f32 - 1.0) + capital * 1.5;
+    let room = ((height - block) / 2.0).max(0.0) * 0.85;
+    let (x, y) = (width / 2.0 + draw.random_range(-spare..=spare), height / 2.0 + draw.random_range(-room..=room));
     let turn = Transform::from_rotate(if draw.random_bool(0.5) { draw.random_range(-3.0..3.0) } else { 0.0 });
     for (i, path) in paths.iter().enumerate() {
         if let Some(path) = path.clone().transform(turn) {
-            canvas.text(&path, (x, y + (i as f32 - (paths.len() as f32 - 1.0) / 2.0) * pitch), height, ink);
+            canvas.text(&path, (x, y + (i as f32 - (paths.len() as f32 - 1.0) / 2.0) * pitch), capital, ink);
         }
     }
     canvas.into_image(draw)

@@ -38,7 +38,8 @@ def alternated(arguments, model, flags, seconds, engine):
     ours = [line["runs_s"][0] for line in lines]
     ratios = [other / mine for mine, other in zip(ours, theirs)]
     return {
-        "weights": arguments.weights, "precision": arguments.precision, "threads": arguments.threads, "runs_s": ours, "roof": lines[0]["roof"],
+        "weights": arguments.weights, "precision": arguments.precision, "threads": arguments.threads, "runs_s": ours,
+        "roof": lines[0]["roof"],
         "roof_share": statistics.median(line["roof_share"] for line in lines),
         "others_cpu_s": round(sum(line["others_cpu_s"] or 0 for line in lines), 2), "roofs": lines[-1]["roofs"],
         "against": {"engine": engine, "ratio": round(statistics.median(ratios), 3), "least": round(min(ratios), 3),

@@ -73,11 +73,6 @@ fn an_answer_that_belongs_to_another_sample_is_wrong_unless_it_is_the_same() {
     assert!(n > 1000);
 }
 
-/// Whether a task's pictures are of whole lines.
-fn reads_lines(name: &str) -> bool {
-    ["printed", "line_of_letters", "about_a_page"].contains(&name)
-}
-
 #[test]
 fn a_long_line_is_printed_on_a_strip() {
     let tasks = tasks();
@@ -108,7 +103,8 @@ fn pictures_and_clips_have_the_size_that_they_say_and_something_in_them() {
                 Part::Image(image) => {
                     let size = (image.width, image.height);
                     // A longer line is a strip.
-                    let widths = 1..=if reads_lines(task.name()) { 3 } else { 1 };
+                    let reads_lines = ["printed", "line_of_letters"].contains(&task.name());
+                    let widths = 1..=if reads_lines { 3 } else { 1 };
                     assert!(widths.into_iter().any(|n| n * 112 == image.width), "{}: {size:?}", task.name());
                     let heights = if image.width == 112 { 112..=112 } else { 67..=112 };
                     assert!(heights.contains(&image.height), "{}: {size:?}", task.name());

@@ -126,11 +126,6 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn prefetch(x: *const u8) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.cast()) }
-    }
-
-    #[inline(always)]
     unsafe fn bytes(x: *const u8) -> __m256i {
         unsafe { _mm256_loadu_si256(x.cast()) }
     }

@@ -190,11 +190,6 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn prefetch(x: *const u8) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.cast()) }
-    }
-
-    #[inline(always)]
     unsafe fn bytes(x: *const u8) -> __m512i {
         unsafe { _mm512_loadu_si512(x.cast()) }
     }

@@ -14,7 +14,7 @@ use tensor::DENSE_BLOCK;
 use crate::aligned::LINE;
 use crate::kernels::{Dense, Lanes, ROWS, RowGroups};
 use crate::linear::DENSE_ROWS;
-use crate::simd::{Simd, Work};
+use crate::simd::{Simd, Work, prefetch};
 
 /// Inputs whose weights stay in the first cache while many tiles go through them.
 const CHUNK: usize = 256;
@@ -231,7 +231,7 @@ impl Products<'_> {
             for (tile, row) in (0..width).step_by(S::DENSE_COLUMNS).enumerate() {
                 for line in tile * n_lines..(tile + 1) * n_lines {
                     for next in next {
-                        S::prefetch(next.wrapping_add(line * LINE));
+                        prefetch(next.wrapping_add(line * LINE));
                     }
                 }
                 let rows = row..width.min(row + S::DENSE_COLUMNS);
@@ -352,7 +352,7 @@ impl<S: Simd, F: Stored, const N: usize, const G: usize> Columns<S, F, N, G> {
                 for begin in (0..whole).step_by(DENSE_BLOCK) {
                     let mut sums = [[S::splat(0.0); R]; N];
                     for k in (begin..begin + DENSE_BLOCK).step_by(UNROLLED) {
-                        S::prefetch(self.next.wrapping_add(k * N).cast());
+                        prefetch(self.next.wrapping_add(k * N).cast());
                         for k in k..k + UNROLLED {
                             self.input(row, k, &mut sums);
                         }
@@ -391,7 +391,7 @@ impl<S: Simd, F: Stored, const N: usize, const G: usize> Columns<S, F, N, G> {
                 self.weights[group].add((k * ROWS + lane) * F::BYTES)
             };
             if N <= 2 {
-                S::prefetch(weights(0).wrapping_add(PREFETCH));
+                prefetch(weights(0).wrapping_add(PREFETCH));
             }
             let mut w = [F::load::<S>(weights(0)); R];
             for r in 1..R {

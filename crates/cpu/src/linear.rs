@@ -3,11 +3,14 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use crate::aligned::LINE;
 use crate::kernels::{Kernels, Lanes, ROWS};
 use crate::matrix::{Layout, Matrix, Part};
 use crate::pairs;
 use crate::panel::Panel;
 use crate::pool::{Disjoint, Pool};
+use crate::quantised::{FEW, GROUPS};
+use crate::simd::prefetch;
 
 /// Rows that go through a strip of weights together. Their eight-bit form stays in the second-level cache.
 const BLOCK: usize = 64;
@@ -83,21 +86,22 @@ pub(crate) fn apply(
         Epilogue::Add { .. } => w.parts().iter().map(Part::n_groups).sum(),
         Epilogue::Swiglu { .. } => width.div_ceil(ROWS),
     };
-    // Four bits an input: the usual format of weights that are not in the cache anyway.
-    let strip = (STRIP_BYTES / (n_in * ROWS / 2).max(1)).max(1);
-    let (strip, rows) = if w.is_dense() { (strip.max(DENSE_RUN / DENSE_ROWS), DENSE_ROWS) } else { (strip, BLOCK) };
     let n_rows = x.segments.iter().map(|segment| segment.rows.len()).min().unwrap_or(0);
+    let unit = if w.is_dense() || n_rows <= FEW { 1 } else { GROUPS };
+    // Four bits an input: the usual format of weights that are not in the cache anyway.
+    let strip = (STRIP_BYTES / (unit * n_in * ROWS / 2).max(1)).max(1);
+    let (strip, rows) = if w.is_dense() { (strip.max(DENSE_RUN / DENSE_ROWS), DENSE_ROWS) } else { (strip, BLOCK) };
     let cost = (n_rows * n_in * ROWS * n_out).checked_div(width).unwrap_or(0).max(1);
-    let grain = GRAIN.div_ceil(cost);
+    let grain = GRAIN.div_ceil(cost * unit);
     let has_long_blocks = w.is_dense() && x.segments.iter().any(|segment| segment.rows.len() > BLOCK);
     let run = if has_long_blocks { DENSE_RUN } else { RUN };
-    pool.run(x.segments.len() * n_groups, grain, &|range| {
+    pool.run(x.segments.len() * n_groups.div_ceil(unit), grain, &|range| {
         ROOM.with_borrow_mut(|room| {
             if room.len() < 2 * run {
                 room.resize(2 * run, [0.0; ROWS]);
             }
             let (products, ups) = room[..2 * run].split_at_mut(run);
-            job.strips(range, n_groups, (strip, rows), [products, ups]);
+            job.strips(range, (n_groups, unit), (strip, rows), [products, ups]);
         });
     });
 }
@@ -119,26 +123,28 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Computes the outputs of `range`, row groups of one segment after those of another: strips of `strip` groups,
-    /// through each of which go blocks of `rows` rows.
+    /// Computes the outputs of `range`, which counts units of `unit` row groups, those of one segment after those of
+    /// another: strips of `strip` units, through each of which go blocks of `rows` rows.
     fn strips(
         &self,
         range: Range<usize>,
-        n_groups: usize,
+        (n_groups, unit): (usize, usize),
         (strip, rows): (usize, usize),
         [products, ups]: [&mut [Lanes]; 2],
     ) {
+        let n_units = n_groups.div_ceil(unit);
         let mut at = range.start;
         while at < range.end {
-            let (segment, first) = (&self.x.segments[at / n_groups], at % n_groups);
-            let end = n_groups.min(first + strip.min(range.end - at));
+            let (segment, first) = (&self.x.segments[at / n_units], at % n_units);
+            let n = strip.min(range.end - at).min(n_units - first);
+            let end = n_groups.min((first + n) * unit);
             for block in segment.split(rows) {
-                let mut group = first;
+                let mut group = first * unit;
                 while group < end {
                     group += self.run(&block, group..end, [products, ups]);
                 }
             }
-            at += end - first;
+            at += n;
         }
     }
 
@@ -162,6 +168,10 @@ impl Job<'_> {
             return n;
         }
         let (part, first) = self.locate(groups.start);
+        if n_rows > FEW {
+            let begin = part.first_out() + first * ROWS;
+            self.expect(&block.rows, begin..self.width.min(begin + ROWS * groups.len().min(products.len() / n_rows)));
+        }
         let n = self.products(block, groups, products);
         for i in 0..n {
             let begin = (first + i) * ROWS;
@@ -208,6 +218,15 @@ impl Job<'_> {
             (Layout::Quantised(_), None) => assert!(self.x.panel.is_some(), "eight-bit rows for quantised weights"),
         }
         n
+    }
+
+    /// Asks for the cache lines of `outputs` of `rows`: by the time that there are products to write, they are there.
+    fn expect(&self, rows: &Range<usize>, outputs: Range<usize>) {
+        for row in rows.clone() {
+            for output in outputs.clone().step_by(LINE / size_of::<f32>()) {
+                prefetch(self.out.at(row * self.width + output).cast());
+            }
+        }
     }
 
     fn swiglu(&self, rows: Range<usize>, first: usize, gates: &[Lanes], ups: &[Lanes]) {

@@ -210,12 +210,6 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         unsafe { [vdupq_n_s32(0); 2] }
     }
 
-    /// The intrinsic for it, `_prefetch`, is not stable (rust-lang/rust#117217).
-    #[inline(always)]
-    unsafe fn prefetch(x: *const u8) {
-        unsafe { asm!("prfm pldl1keep, [{x}]", x = in(reg) x, options(nomem, nostack, preserves_flags)) }
-    }
-
     #[inline(always)]
     unsafe fn bytes(x: *const u8) -> Two<uint8x16_t> {
         unsafe { [vld1q_u8(x), vld1q_u8(x.add(16))] }

@@ -13,13 +13,15 @@ use crate::aligned::LINE;
 use crate::kernels::{Lanes, ROWS, RowGroups, TILE};
 use crate::packing::{BLOCK, Head, Packing, with_packing};
 use crate::panel::{Panel, SUMS_SHIFT, Tile};
-use crate::simd::{Simd, Work, with_columns};
+use crate::simd::{Simd, Work, prefetch, with_columns};
 
 /// How far ahead of few columns' products weights are asked for, in bytes. Of many columns' products the next row
 /// groups' are: the current ones stay in the first-level cache while all columns go through.
 const PREFETCH: usize = 1 << 14;
 /// Columns that are few.
-const FEW: usize = 2;
+pub(crate) const FEW: usize = 2;
+/// Row groups that are computed at once for more columns than that.
+pub(crate) const GROUPS: usize = 2;
 
 /// Columns whose sums the registers hold at once, of two row groups where a vector is as long as a group. Divides
 /// [`TILE`], so that columns of one block are in one tile.
@@ -52,7 +54,7 @@ pub(crate) unsafe fn dot_quantised<S: Simd>(
         while first < weights.len() {
             // Two row groups share what is read of the columns, where a vector holds all rows of one. For few columns
             // weights are what there is to read, and memory is fastest in one stream.
-            let n_groups = if S::LANES == ROWS && rows.len() > FEW { (weights.len() - first).min(2) } else { 1 };
+            let n_groups = if S::LANES == ROWS && rows.len() > FEW { (weights.len() - first).min(GROUPS) } else { 1 };
             let out = &mut out[first * rows.len()..(first + n_groups) * rows.len()];
             let widened = &mut *widened;
             let mut work = Groups { weights, first, panel, rows: rows.clone(), columns: 0..0, widened, out };
@@ -165,10 +167,11 @@ impl<S: Simd, P: Packing, H: Head, const N: usize, const G: usize> Work for Colu
         for column in columns.clone().step_by(N) {
             let (tile, at) = (column - column % TILE, column % TILE);
             let tile = panel.tile(rows.start + tile..rows.end.min(rows.start + tile + TILE), P::GROUPS == 2);
-            // Of all columns the first ones ask for weights.
-            let ahead = (column == 0).then_some(ahead);
+            // Each block of columns asks for its share of the lines, so that memory is busy all the time.
+            let share = lines::<P>().div_ceil(columns.len() / N);
+            let lines = column / N * share..lines::<P>().min((column / N + 1) * share);
             let head_stride = if widened.is_empty() { P::UNIT } else { H::BYTES };
-            let x = Block { tile, at, n_blocks, head_stride, ahead };
+            let x = Block { tile, at, n_blocks, head_stride, ahead, lines: [lines.start.min(lines.end), lines.end] };
             // SAFETY: whoever made this has checked the lengths; the tile has `N` columns from `at` on.
             unsafe {
                 let vector = |group: usize, lane: usize| Vector {
@@ -205,7 +208,14 @@ struct Block<'a> {
     n_blocks: usize,
     /// Bytes from one head to the next.
     head_stride: usize,
-    ahead: Option<usize>,
+    ahead: usize,
+    /// Of a block's cache lines, those to ask for: the first one, and the one after the last.
+    lines: [usize; 2],
+}
+
+/// Cache lines of a block of a row group, of its head too where there is one.
+const fn lines<P: Packing>() -> usize {
+    P::UNIT.div_ceil(P::Head::BLOCKS).div_ceil(LINE)
 }
 
 /// A vector of rows: its row group's integers and heads, its first lane there, and where the first column's products go.
@@ -227,7 +237,7 @@ unsafe fn dot_columns<S: Simd, P: Packing, H: Head, const N: usize, const R: usi
     vectors: [Vector; R],
     x: Block<'_>,
 ) {
-    let Block { tile, at, n_blocks, head_stride, ahead } = x;
+    let Block { tile, at, n_blocks, head_stride, ahead, lines: [first_line, end_line] } = x;
     let width = tile.width;
     // Where the set's bytes are unsigned, signed ones come with a shift of their own.
     let shift = if P::BITS == 8 { S::BYTE_SHIFT } else { P::SHIFT };
@@ -239,14 +249,13 @@ unsafe fn dot_columns<S: Simd, P: Packing, H: Head, const N: usize, const R: usi
         let (mut sums, mut scaled) = (tile.negated_sums.as_ptr().add(at), tile.scaled_sums.as_ptr().add(at));
         for block in 0..n_blocks {
             let first_group = block % H::BLOCKS * P::GROUPS;
-            if let Some(ahead) = ahead {
-                for Vector { weights, lane, .. } in vectors {
-                    if lane == 0 {
-                        // A head's line, too, where there is one.
-                        for line in (0..P::UNIT.div_ceil(P::Head::BLOCKS)).step_by(LINE) {
-                            S::prefetch(weights.wrapping_add(body + ahead + line));
-                        }
-                    }
+            for Vector { weights, lane, .. } in vectors {
+                let next = weights.wrapping_add(body + ahead);
+                if lane == 0 && N <= FEW && first_line < end_line {
+                    // All of them: few columns are one block.
+                    (0..lines::<P>()).for_each(|line| prefetch(next.wrapping_add(line * LINE)));
+                } else if lane == 0 && N > FEW {
+                    (first_line..end_line).for_each(|line| prefetch(next.wrapping_add(line * LINE)));
                 }
             }
             for g in 0..P::GROUPS {

@@ -105,9 +105,6 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn prefetch(_x: *const u8) {}
-
-    #[inline(always)]
     unsafe fn bytes(x: *const u8) -> [[u8; 4]; ROWS] {
         unsafe { x.cast::<[[u8; 4]; ROWS]>().read() }
     }

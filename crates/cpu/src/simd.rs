@@ -33,6 +33,21 @@ macro_rules! with_columns {
 
 pub(crate) use with_columns;
 
+/// Asks for the cache line at `x`, which may lie anywhere.
+#[inline(always)]
+pub(crate) fn prefetch(x: *const u8) {
+    // SAFETY: a hint, which every processor of this kind knows and which never faults.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(x.cast());
+    }
+    // SAFETY: the same. The intrinsic for it, `_prefetch`, is not stable (rust-lang/rust#117217).
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{x}]", x = in(reg) x, options(nomem, nostack, preserves_flags));
+    }
+}
+
 /// Vectors of one instruction set. Kernels are written once over this trait and compiled for each set.
 ///
 /// A vector holds [`LANES`](Self::LANES) output rows, so [`ROWS`](crate::kernels::ROWS) rows are one vector or several.
@@ -102,9 +117,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn splat_i32(x: *const i32, shift: u32) -> Self::I32;
     /// Zero in all lanes.
     unsafe fn zero_i32() -> Self::I32;
-
-    /// Asks for the cache line at `x`, which may lie anywhere.
-    unsafe fn prefetch(x: *const u8);
 
     /// Four bytes for each lane.
     unsafe fn bytes(x: *const u8) -> Self::Bytes;

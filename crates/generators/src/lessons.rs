@@ -63,6 +63,9 @@ const ASKS: [Ask; 11] =
 /// Things in a scene at most.
 const MOST: usize = 5;
 
+/// How many times as long as the shorter side the longer one is at most, in the half of the pictures that are not square.
+const LONGEST: f64 = 2.0;
+
 impl Generator for AboutAPicture {
     fn name(&self) -> &'static str {
         "about_a_picture"
@@ -71,7 +74,10 @@ impl Generator for AboutAPicture {
     fn sample(&self, _split: Split, draw: &mut Draw) -> Sample {
         let n = draw.random_range(1..=MOST);
         let scene = Scene::around(draw, &[], n, |_| true);
-        let image = scene.image(self.side, draw);
+        let longer = if draw.random_bool(0.5) { draw.random_range(1.0..LONGEST) } else { 1.0 };
+        let longer = (self.side as f64 * longer) as usize;
+        let size = if draw.random_bool(0.7) { [longer, self.side] } else { [self.side, longer] };
+        let image = scene.image_of(size, draw);
         let asked = several(draw, ASKS.len(), |kind, draw| ASKS[kind](&scene, draw));
         asked::talk(draw, self.name(), vec![Part::Image(image)], asked)
     }

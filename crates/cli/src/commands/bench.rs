@@ -296,7 +296,8 @@ impl Bench {
         let subject = Subject::stored("", checkpoint, None)?;
         let n_sequences = self.batch.iter().copied().max().unwrap_or(1);
         // All sequences share one context here, so the keys and values are those of one long sequence.
-        let ask = Ask { context, n_sequences: 1, kv, n_images: 0, process_bytes };
+        let n_images = usize::from(self.image_tile);
+        let ask = Ask { context, n_sequences: 1, kv, n_images, n_tiles: 1, process_bytes };
         let work = plan::forecast::work(&subject, &Ask { n_sequences, ..ask })?;
         let forecast = Memory { work, ..Memory::of(&subject, &ask)? };
         let key = learned::Key::new(&dev, path, subject.disk_bytes);

@@ -10,7 +10,7 @@ use crate::built_in;
 use crate::failure::{self, usage};
 use crate::model;
 use crate::output::{line, write};
-use crate::plan::forecast::{Ask, Verdict};
+use crate::plan::forecast::{Ask, MOST_TILES, Verdict};
 use crate::plan::learned::{self, Correction};
 use crate::plan::machine::{Machine, PRESETS};
 use crate::plan::report::{self, Forecast, Setting};
@@ -81,7 +81,8 @@ impl Plan {
         let kv = self.cache.kv(context);
         let subjects = self.models.iter().zip(&references).map(|(text, reference)| self.subject(text, reference, &dev));
         let subjects = subjects.collect::<Result<Vec<_>>>()?;
-        let ask = Ask { context, n_sequences: self.parallel, kv, n_images: self.images, process_bytes };
+        let ask =
+            Ask { context, n_sequences: self.parallel, kv, n_images: self.images, n_tiles: MOST_TILES, process_bytes };
         let mut machine = self.machine(&dev, &subjects, kv)?;
         if let Some(ram) = self.ram {
             // Another machine of the same kind: the usual share for its system.

@@ -29,6 +29,8 @@ pub struct Ask {
     pub kv: KvFormat,
     /// Images in a conversation.
     pub n_images: usize,
+    /// Tiles of each of them.
+    pub n_tiles: usize,
     /// Bytes that this process takes before any model is there.
     pub process_bytes: usize,
 }
@@ -143,8 +145,8 @@ pub fn work(subject: &Subject, ask: &Ask) -> Result<usize> {
         if let Some(config) = &subject.config.vision {
             let n_rows = (config.grid() * config.grid() + 1).next_multiple_of(PAGE_LEN);
             // Keys and values of the tower, the pixels of all tiles of one image twice, and the rows of every image.
-            let pixels = 2 * 3 * tile * tile * MOST_TILES;
-            let rows = ask.n_images * MOST_TILES * config.tokens_per_tile() * subject.config.text.hidden_size;
+            let pixels = 2 * 3 * tile * tile * ask.n_tiles;
+            let rows = ask.n_images * ask.n_tiles * config.tokens_per_tile() * subject.config.text.hidden_size;
             images = 4 * (2 * n_rows * config.hidden_size + pixels + rows);
         }
     }

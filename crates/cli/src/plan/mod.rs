@@ -68,7 +68,7 @@ impl<'a> Demand<'a> {
         kv: KvFormat,
     ) -> Result<Self> {
         let subject = Subject::stored(&checkpoint.path.display().to_string(), checkpoint, lora)?;
-        let ask = Ask { context, n_sequences, kv, n_images: 0, process_bytes: 0 };
+        let ask = Ask { context, n_sequences, kv, n_images: 0, n_tiles: 0, process_bytes: 0 };
         let memory = Memory::of(&subject, &ask)?;
         Ok(Self { checkpoint, lora, subject, ask, memory })
     }

@@ -24,7 +24,7 @@ fn published(name: &str, quant: &str) -> Subject {
 }
 
 fn ask(context: usize, kv: KvFormat) -> Ask {
-    Ask { context, n_sequences: 1, kv, n_images: 0, process_bytes: 0 }
+    Ask { context, n_sequences: 1, kv, n_images: 0, n_tiles: 0, process_bytes: 0 }
 }
 
 /// Whether `got` is `want` up to `share`.

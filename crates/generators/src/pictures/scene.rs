@@ -107,14 +107,20 @@ impl Scene {
 
     /// Draws it `side` pixels wide and high.
     pub(crate) fn image(&self, side: usize, draw: &mut Draw) -> Image {
+        self.image_of([side; 2], draw)
+    }
+
+    /// Draws it so wide and so high; things are as large as the shorter side has them.
+    pub(crate) fn image_of(&self, size: [usize; 2], draw: &mut Draw) -> Image {
         let colours: Vec<_> = self.things.iter().map(|thing| jittered(draw, COLOURS[thing.colour].1, 9)).collect();
-        let mut canvas = Canvas::new(side, background_for(draw, &colours, 170.0));
-        let cell = side as f32 / 3.0;
+        let mut canvas = Canvas::of(size, background_for(draw, &colours, 170.0));
+        let cell = size.map(|length| length as f32 / 3.0);
+        let least = cell[0].min(cell[1]);
         for (thing, &colour) in self.things.iter().zip(&colours) {
-            let radius = cell * [0.25, 0.44][thing.size] * draw.random_range(0.94..1.06);
-            let stray = cell * if thing.size == 0 { 0.12 } else { 0.05 };
-            let mut at = |index: usize| (index as f32 + 0.5) * cell + draw.random_range(-stray..stray);
-            let at = (at(thing.cell % 3), at(thing.cell / 3));
+            let radius = least * [0.25, 0.44][thing.size] * draw.random_range(0.94..1.06);
+            let stray = if thing.size == 0 { 0.12 } else { 0.05 };
+            let mut at = |index: usize, cell: f32| (index as f32 + 0.5 + draw.random_range(-stray..stray)) * cell;
+            let at = (at(thing.cell % 3, cell[0]), at(thing.cell / 3, cell[1]));
             paint(&mut canvas, thing.shape, (at, radius), colour, draw);
         }
         canvas.into_image(draw)

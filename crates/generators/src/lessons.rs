@@ -11,7 +11,7 @@ use crate::choose::one_of;
 use crate::pictures::Options;
 use crate::pictures::describe::{self, description, named, place};
 use crate::pictures::printed;
-use crate::pictures::scene::{COLOURS, PLACES, SHAPES, SIZES, Scene, Thing, index_of};
+use crate::pictures::scene::{COLOURS, PLACES, SHAPES, SIZES, Scene, Shape, Thing, index_of};
 use crate::pictures::shapes::{self, COLOUR_WORDINGS, SHAPE_WORDINGS};
 use crate::sounds::said::{self, COUNT, NTH, TRANSCRIBE, row, spelled, spoken};
 use crate::sounds::words::WORDS;
@@ -63,6 +63,9 @@ const ASKS: [Ask; 11] =
 /// Things in a scene at most.
 const MOST: usize = 5;
 
+/// Shapes that are easily taken for each other: the only ones in a third of the pictures.
+const ALIKE: [Shape; 2] = [Shape::Circle, Shape::Hexagon];
+
 /// How many times as long as the shorter side the longer one is at most, in the half of the pictures that are not square.
 const LONGEST: f64 = 2.0;
 
@@ -73,7 +76,8 @@ impl Generator for AboutAPicture {
 
     fn sample(&self, _split: Split, draw: &mut Draw) -> Sample {
         let n = draw.random_range(1..=MOST);
-        let scene = Scene::around(draw, &[], n, |_| true);
+        let are_alike = draw.random_bool(1.0 / 3.0);
+        let scene = Scene::around(draw, &[], n, |thing| !are_alike || ALIKE.contains(&SHAPES[thing.shape].0));
         let longer = if draw.random_bool(0.5) { draw.random_range(1.0..LONGEST) } else { 1.0 };
         let longer = (self.side as f64 * longer) as usize;
         let size = if draw.random_bool(0.7) { [longer, self.side] } else { [self.side, longer] };

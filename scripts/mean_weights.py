@@ -25,7 +25,7 @@ def main():
         first, second = load_file(file), load_file(args.second / file.name)
         if {name: x.shape for name, x in first.items()} != {name: x.shape for name, x in second.items()}:
             sys.exit(f"error: {file.name} has other tensors in {args.second} than in {args.first}")
-        mean = {name: ((1 - args.share) * x.double() + args.share * second[name].double()).to(x.dtype) for name, x in first.items()}
+        mean = {name: ((1 - args.share) * x.float() + args.share * second[name].float()).to(x.dtype) for name, x in first.items()}
         save_file(mean, args.out / file.name, metadata={"format": "pt"})
 
 

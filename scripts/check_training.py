@@ -21,14 +21,15 @@ RECIPE = """seed = 3
 size = "{size}"
 tokenizer = "tokenizer"
 [data]
-text = ["text.txt"]
 length = 64
+[[data.source]]
+file = "text.txt"
 [optimizer]
 lr = 2e-3
 warm_up = 5
 [run]
 steps = {steps}
-batch = 4
+tokens = 256
 save_every = 10
 evaluate_every = {steps}
 """

@@ -3,14 +3,12 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use crate::aligned::LINE;
 use crate::kernels::{Kernels, Lanes, ROWS};
 use crate::matrix::{Layout, Matrix, Part};
 use crate::pairs;
 use crate::panel::Panel;
 use crate::pool::{Disjoint, Pool};
 use crate::quantised::{FEW, GROUPS};
-use crate::simd::prefetch;
 
 /// Rows that go through a strip of weights together. Their eight-bit form stays in the second-level cache.
 const BLOCK: usize = 64;
@@ -168,10 +166,6 @@ impl Job<'_> {
             return n;
         }
         let (part, first) = self.locate(groups.start);
-        if n_rows > FEW {
-            let begin = part.first_out() + first * ROWS;
-            self.expect(&block.rows, begin..self.width.min(begin + ROWS * groups.len().min(products.len() / n_rows)));
-        }
         let n = self.products(block, groups, products);
         for i in 0..n {
             let begin = (first + i) * ROWS;
@@ -218,15 +212,6 @@ impl Job<'_> {
             (Layout::Quantised(_), None) => assert!(self.x.panel.is_some(), "eight-bit rows for quantised weights"),
         }
         n
-    }
-
-    /// Asks for the cache lines of `outputs` of `rows`: by the time that there are products to write, they are there.
-    fn expect(&self, rows: &Range<usize>, outputs: Range<usize>) {
-        for row in rows.clone() {
-            for output in outputs.clone().step_by(LINE / size_of::<f32>()) {
-                prefetch(self.out.at(row * self.width + output).cast());
-            }
-        }
     }
 
     fn swiglu(&self, rows: Range<usize>, first: usize, gates: &[Lanes], ups: &[Lanes]) {

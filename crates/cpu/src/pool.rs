@@ -292,11 +292,6 @@ impl<'a, T> Disjoint<'a, T> {
         Self { start: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }
     }
 
-    /// Where item `index` lies, or would lie; nothing is read.
-    pub(crate) fn at(&self, index: usize) -> *const T {
-        self.start.wrapping_add(index)
-    }
-
     /// The part `range`.
     ///
     /// # Safety

@@ -169,9 +169,9 @@ impl<S: Simd, P: Packing, H: Head, const N: usize, const G: usize> Work for Colu
             let tile = panel.tile(rows.start + tile..rows.end.min(rows.start + tile + TILE), P::GROUPS == 2);
             // Each block of columns asks for its share of the lines, so that memory is busy all the time.
             let share = lines::<P>().div_ceil(columns.len() / N);
-            let lines = column / N * share..lines::<P>().min((column / N + 1) * share);
+            let lines = [column / N * share, lines::<P>().min((column / N + 1) * share)];
             let head_stride = if widened.is_empty() { P::UNIT } else { H::BYTES };
-            let x = Block { tile, at, n_blocks, head_stride, ahead, lines: [lines.start.min(lines.end), lines.end] };
+            let x = Block { tile, at, n_blocks, head_stride, ahead, lines };
             // SAFETY: whoever made this has checked the lengths; the tile has `N` columns from `at` on.
             unsafe {
                 let vector = |group: usize, lane: usize| Vector {
